@@ -34,7 +34,7 @@ pub use check_now::{Act, ActKind, CheckDone, CheckRun};
 pub use checks::{Certificate, CheckResult, HealthOverride, OverrideTo, findings};
 pub use discovery::{Discovered, DiscoveredBackend, Discovery, Source};
 pub use events::{Event, EventFilter, EventKind};
-pub use fleet::{Balancer, Disagreement, Failing, Fleet, FleetPool};
+pub use fleet::{Balancer, Disagreement, Failing, Fleet, FleetChange, FleetChanged, FleetPool, FleetWanted};
 pub use history::{History, NamedSeries, Series};
 pub use listeners::{Listener, ListenerChange};
 pub use placing::{Placed, PlacingKey};

@@ -100,7 +100,7 @@ include-name = "POST /v1/pools/{pool}/backends/{backend}/check"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 503]
 # It is in no fleet.
 [[operations]]
-include-name = "GET /v1/fleet"
+include-name = ["GET /v1/fleet", "PATCH /v1/fleet"]
 checks.positive_data_acceptance.expected-statuses = [400, 401, 403, 404]
 # "backend" goes with "pool".
 [[operations]]

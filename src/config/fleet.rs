@@ -17,15 +17,18 @@ pub struct Fleet {
     pub name: String,
     /// After this time without a renewal the balancer is no longer in the fleet.
     pub lease: Duration,
+    /// Whether it has no records in DNS while most others see up what it sees down.
+    pub leave_when_alone: bool,
 }
 
 impl Fleet {
     /// Its keys with their values; `None` where one is not set.
     pub(super) fn keys(&self) -> Vec<(&'static str, Option<String>)> {
-        let Self { cluster, prefix, name, lease } = self;
+        let Self { cluster, prefix, name, lease, leave_when_alone } = self;
         let mut keys = vec![("name", Some(name.clone())), ("prefix", Some(prefix.clone()))];
         keys.extend(cluster.keys());
         keys.push(("lease", Some(show_duration(*lease))));
+        keys.push(("leave_when_alone", Some(leave_when_alone.to_string())));
         keys
     }
 }

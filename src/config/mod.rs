@@ -173,7 +173,16 @@ mod tests {
         let (before, after) = file.split_once("[[listener]]").unwrap();
         let with = |keys: &str| load_text(&format!("{before}\n{keys}\n[[listener]]{after}")).unwrap();
         let all = set_all(&announce);
-        let optional = ["prefix", "tls", "user", "password_file", "ttl", "lease", "only_with_backends"];
+        let optional = [
+            "prefix",
+            "tls",
+            "user",
+            "password_file",
+            "ttl",
+            "lease",
+            "only_with_backends",
+            "leave_when_alone",
+        ];
         let is_kept = |line: &&str| !optional.iter().any(|key| line.starts_with(&format!("{key} = ")));
         let few: String = all.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         let (all, few) = (with(&all), with(&few));

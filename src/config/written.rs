@@ -75,6 +75,7 @@ pub(crate) struct Fleet {
     pub(crate) user: Option<String>,
     pub(crate) password_file: Option<String>,
     pub(crate) lease: String,
+    pub(crate) leave_when_alone: bool,
 }
 
 /// A value, or `false`.

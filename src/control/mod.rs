@@ -177,6 +177,7 @@ impl ControlLoop {
             Report::Discovered(source, report, wait) => self.on_discovered(source, report, wait),
             Report::Announced(announced) => self.on_announced(announced),
             Report::Read(read) => self.on_read(*read),
+            Report::Alone(alone) => self.on_alone(alone),
             Report::Loaded(loaded) => self.on_loaded(*loaded),
             Report::LogWorkerStats => self.log_worker_stats(),
             // Its consequences are handled after every report.

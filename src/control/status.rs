@@ -80,6 +80,8 @@ pub struct ControlState {
     pub(crate) sources: SourceStates,
     /// The records by which clients find this process, since they were first kept or failed.
     pub(crate) announce: Option<Standing>,
+    /// How its view of the backends contradicts that of most other balancers.
+    pub(crate) alone: Option<String>,
     /// Facts that are not in the atomics of a backend; removed backends have none.
     pub(crate) notes: HashMap<BackendId, Note>,
 }
@@ -117,6 +119,7 @@ impl View {
             removed: Vec::new(),
             sources: SourceStates::default(),
             announce: None,
+            alone: None,
             drain: None,
             notes: HashMap::new(),
         };

@@ -28,6 +28,7 @@ Examples:
   l4lb ctl reload --dry-run                  what the file would change, and the sessions affected
   l4lb ctl events --follow | head
   l4lb ctl fleet                             all balancers of [fleet]
+  l4lb ctl drain web/a --fleet               on all of them; ends with l4lb ctl ready web/a --fleet
   l4lb ctl counters clear web                show the totals of a pool from now on
   l4lb ctl stop --wait                       end the process once its sessions have finished
   l4lb ctl backends --json | jq '.[] | select(.eligible | not)'
@@ -60,6 +61,9 @@ struct Place {
     /// File with the token to present over TCP
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// With drain, ready and maint: on all balancers of [fleet]
+    #[arg(long, global = true)]
+    fleet: bool,
     /// Print the answer of the API as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -69,6 +73,11 @@ impl CtlArgs {
     /// Returns whether answers are printed unchanged.
     pub(super) const fn json(&self) -> bool {
         self.place.json
+    }
+
+    /// Returns whether the change is one of all balancers.
+    pub(super) const fn fleet(&self) -> bool {
+        self.place.fleet
     }
 
     /// Returns where the API is.

@@ -7,7 +7,8 @@ use crate::ctl::table::Column::{Figure, Text};
 use crate::ctl::table::{Color, cell, table};
 
 pub(super) fn fleet(fleet: &api::Fleet) -> String {
-    let api::Fleet { name, published, failing, lost, balancers, disagreements, disagreements_total } = fleet;
+    let api::Fleet { name, published, failing, lost, balancers, wanted, disagreements, disagreements_total } =
+        fleet;
     let columns = [
         Text("BALANCER"),
         Text("VERSION"),
@@ -25,8 +26,12 @@ pub(super) fn fleet(fleet: &api::Fleet) -> String {
         let (up, backends) = (sum(|pool| pool.up), sum(|pool| pool.backends));
         let is_this = (balancer.name == *name).then(|| "answers here".to_owned());
         let differs = balancer.differs.then(|| "another configuration than most".to_owned());
-        let notes: Vec<String> =
-            is_this.into_iter().chain(differs).chain(balancer.not_ready.clone()).collect();
+        let notes: Vec<String> = is_this
+            .into_iter()
+            .chain(differs)
+            .chain(balancer.not_ready.clone())
+            .chain(balancer.alone.clone())
+            .collect();
         let mark = if balancer.differs { " !" } else { "" };
         let colour = |is_bad: bool| if is_bad { Color::Yellow } else { Color::Reset };
         vec![
@@ -50,6 +55,9 @@ pub(super) fn fleet(fleet: &api::Fleet) -> String {
         text += &format!(", {} configurations", configs.len());
     }
     text += "\n";
+    for wanted in wanted {
+        text += &(one_line(&progress(wanted)) + "\n");
+    }
     for found in disagreements {
         let states = found.states.iter().map(|(state, names)| format!("{state} for {}", names.join(", ")));
         let states: Vec<String> = states.collect();
@@ -71,6 +79,19 @@ pub(super) fn fleet(fleet: &api::Fleet) -> String {
     text
 }
 
+/// Returns what is wanted of a backend on all balancers, and where it is so.
+pub(super) fn progress(wanted: &api::FleetWanted) -> String {
+    let api::FleetWanted { pool, backend, admin, by, done, pending, .. } = wanted;
+    let admin = match admin {
+        api::Admin::Ready => "ready",
+        api::Admin::Drain => "drain",
+        api::Admin::Maint => "maint",
+    };
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let left = if pending.is_empty() { String::new() } else { format!("; pending on {}", list(pending)) };
+    format!("{pool}/{backend}: {admin} on {}{left} (wanted by {by})", list(done))
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -84,6 +105,7 @@ mod tests {
             started: Timestamp::UNIX_EPOCH,
             stage: "serving".into(),
             not_ready: None,
+            alone: None,
             config: config.into(),
             differs,
             age: 2.5,
@@ -106,6 +128,15 @@ mod tests {
                 balancer("lb1", "00000000aaaa", false, 3),
                 balancer("lb2", "00000001bbbb", true, 2),
             ],
+            wanted: vec![api::FleetWanted {
+                pool: "web".into(),
+                backend: "b".into(),
+                admin: api::Admin::Drain,
+                by: "uid 0 at lb1".into(),
+                since: Timestamp::UNIX_EPOCH,
+                done: vec!["lb1".into()],
+                pending: vec!["lb2".into()],
+            }],
             disagreements: vec![api::Disagreement {
                 pool: "web".into(),
                 backend: "a".into(),
@@ -126,6 +157,7 @@ mod tests {
                 "lb1 1.2.3 serving 7 1.2 3 3 00000000 2.5s answers here",
                 "lb2 1.2.3 serving 7 1.2 2 3 00000001 ! 2.5s another configuration than most",
                 "2 balancers, 2 configurations",
+                "web/b: drain on lb1; pending on lb2 (wanted by uid 0 at lb1)",
                 "web/a: down for lb2; up for lb1",
                 "2 more on which they disagree",
                 "lb1 cannot publish: no\\nanswer",

@@ -15,6 +15,7 @@ mod drain;
 mod failure;
 pub(crate) mod figures;
 mod fleet;
+mod fleet_change;
 mod messages;
 mod names;
 mod register;
@@ -64,7 +65,8 @@ pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
     if matches!(args.action, Action::Reload { .. }) {
         client = client.with_patience(api::RELOAD_ANSWER_MAX + client::ANSWER_TIMEOUT);
     }
-    Ctl { client, json: args.json() }.act(&args.action)
+    let ctl = Ctl { client, json: args.json() };
+    if args.fleet() { ctl.act_on_fleet(&args.action) } else { ctl.act(&args.action) }
 }
 
 /// Writes to standard output, unbuffered.

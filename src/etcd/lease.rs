@@ -186,6 +186,18 @@ impl Client {
         Ok(())
     }
 
+    /// Puts a key to stay.
+    pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), EtcdError> {
+        let _header: Value = self.call("kv/put", &put(key, value, 0)).await?;
+        Ok(())
+    }
+
+    /// Deletes a key, if it is there.
+    pub async fn remove(&mut self, key: &[u8]) -> Result<(), EtcdError> {
+        let _header: Value = self.call("kv/deleterange", &json!({"key": encode(key)})).await?;
+        Ok(())
+    }
+
     /// Returns a key, if it is there.
     pub async fn holding(&mut self, key: &[u8]) -> Result<Option<Holding>, EtcdError> {
         let Held { kvs } = self.call("kv/range", &json!({"key": encode(key)})).await?;

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::{Balancer, Key, Part, State, VALUE_LEN_MAX, id_of, part_of, set_of_ids};
+use super::record::{self, Balancer, Key, Part, State, VALUE_LEN_MAX, Wanted, id_of, part_of, set_of_ids};
 
 /// Balancers that are read: more are left out.
 pub const BALANCERS_MAX: usize = 1_000;
+
+/// Backends of which something may be wanted on all balancers.
+const WANTED_MAX: usize = 10_000;
 
 /// The balancers, by their names.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     balancers: BTreeMap<String, Member>,
+    wanted: BTreeMap<(String, String), Wanted>,
 }
+
+/// Of two balancers that contradict each other either may be right.
+const OTHERS_MIN: usize = 2;
 
 /// What is known of a balancer.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +56,10 @@ impl Known {
         if value.len() > VALUE_LEN_MAX {
             return Err(format!("its value is longer than {} KiB", VALUE_LEN_MAX >> 10));
         }
-        let (Key::Balancer(name) | Key::View { balancer: name, .. }) = parsed;
-        if !self.balancers.contains_key(name) && self.balancers.len() >= BALANCERS_MAX {
+        if let Key::Balancer(name) | Key::View { balancer: name, .. } = parsed
+            && !self.balancers.contains_key(name)
+            && self.balancers.len() >= BALANCERS_MAX
+        {
             return Err(format!("there are more than {BALANCERS_MAX} balancers"));
         }
         let wrong = |error: serde_json::Error| error.to_string();
@@ -64,6 +73,17 @@ impl Known {
                 let member = self.balancers.entry(balancer.to_owned()).or_default();
                 member.parts.insert((pool.to_owned(), part), view);
             }
+            Key::Wanted { pool, backend } => {
+                let wanted: Wanted = serde_json::from_slice(value).map_err(wrong)?;
+                if !matches!(wanted.admin, State::Drain | State::Maint) {
+                    return Err(format!("admin: must be drain or maint, got {}", wanted.admin.as_str()));
+                }
+                let key = (pool.to_owned(), backend.to_owned());
+                if self.wanted.len() >= WANTED_MAX && !self.wanted.contains_key(&key) {
+                    return Err(format!("more than {WANTED_MAX} backends"));
+                }
+                self.wanted.insert(key, wanted);
+            }
         }
         Ok(())
     }
@@ -71,11 +91,18 @@ impl Known {
     /// A key has gone.
     pub fn delete(&mut self, key: &str) {
         let Some(parsed) = Key::parse(key) else { return };
-        let (Key::Balancer(name) | Key::View { balancer: name, .. }) = parsed;
+        let name = match parsed {
+            Key::Balancer(name) | Key::View { balancer: name, .. } => name,
+            Key::Wanted { pool, backend } => {
+                self.wanted.remove(&(pool.to_owned(), backend.to_owned()));
+                return;
+            }
+        };
         let Some(member) = self.balancers.get_mut(name) else { return };
         match parsed {
             Key::Balancer(_) => member.record = None,
             Key::View { pool, part, .. } => _ = member.parts.remove(&(pool.to_owned(), part)),
+            Key::Wanted { .. } => {}
         }
         if member.record.is_none() && member.parts.is_empty() {
             self.balancers.remove(name);
@@ -85,6 +112,56 @@ impl Known {
     /// Returns the balancers that say something of themselves, by their names.
     pub fn balancers(&self) -> impl Iterator<Item = (&str, &Balancer)> {
         self.balancers.iter().filter_map(|(name, member)| Some((name.as_str(), member.record.as_ref()?)))
+    }
+
+    /// Returns what is wanted on all balancers, by pool and backend.
+    pub const fn wanted(&self) -> &BTreeMap<(String, String), Wanted> {
+        &self.wanted
+    }
+
+    /// Returns how each balancer that has the pool sees a backend, if that is known. `pool` has those backends here, by name
+    /// and address.
+    pub fn states_of<'k>(
+        &'k self,
+        pool: &str,
+        backends: &[(String, String)],
+        backend: &str,
+    ) -> Vec<(&'k str, Option<State>)> {
+        let ids: Vec<String> = backends.iter().map(|(name, address)| id_of(name, address)).collect();
+        let set = set_of_ids(ids.iter().map(String::as_str));
+        let id = backends.iter().zip(&ids).find(|((name, _), _)| name == backend).map(|(_, id)| id);
+        let views = self.balancers.iter().filter_map(|(name, member)| PoolView::of(name, member, pool, &set));
+        views.map(|view| (view.balancer, id.and_then(|id| view.state_of(id)))).collect()
+    }
+
+    /// Returns how many of the backends that `name` sees `down`, by pool and id, most of the others see up. Those that see it
+    /// neither up nor down do not count, and of the others there must be two. `pools` are those of `name`.
+    pub fn contradicted(
+        &self,
+        name: &str,
+        down: &[(String, String)],
+        pools: &BTreeMap<String, record::Pool>,
+    ) -> usize {
+        let mut count = 0;
+        for (pool, summary) in pools {
+            let ids: Vec<&str> =
+                down.iter().filter(|(of, _)| of == pool).map(|(_, id)| id.as_str()).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let others = self.balancers.iter().filter(|(other, _)| *other != name);
+            let views: Vec<PoolView<'_>> = others
+                .filter_map(|(other, member)| PoolView::of(other, member, pool, &summary.set))
+                .collect();
+            let is_contradicted = |id: &&str| {
+                let states = || views.iter().filter_map(|view| view.state_of(id));
+                let up = states().filter(|state| *state == State::Up).count();
+                let all = up + states().filter(|state| *state == State::Down).count();
+                all >= OTHERS_MIN && 2 * up > all
+            };
+            count += ids.into_iter().filter(is_contradicted).count();
+        }
+        count
     }
 
     /// Returns the configuration that most balancers have; of equally many, that of the first by name.
@@ -226,6 +303,30 @@ mod tests {
         assert!(disagreements(&known, &["a", "b"]).is_empty(), "it names none");
         joins(&mut known, "lb2", "1", &[("a", State::Down), ("c", State::Up), ("d", State::Up)]);
         assert_eq!(disagreements(&known, &["a", "b"]), ["a up lb1 down lb2"]);
+    }
+
+    #[test]
+    fn a_view_is_contradicted_by_most_of_at_least_two_others() {
+        let (up, down) = (State::Up, State::Down);
+        for (others, expected) in [
+            (&[][..], 0),
+            (&[up][..], 0),
+            (&[up, up], 1),
+            (&[up, down], 0),
+            (&[up, up, down], 1),
+            (&[up, down, down], 0),
+            (&[up, State::Unknown, State::Drain], 0),
+            (&[down, down], 0),
+        ] {
+            let mut known = Known::default();
+            joins(&mut known, "lb0", "1", &[("a", down)]);
+            for (state, number) in others.iter().zip(1..) {
+                joins(&mut known, &format!("lb{number}"), "1", &[("a", *state)]);
+            }
+            let pools = known.balancers["lb0"].record.as_ref().unwrap().pools.clone();
+            let seen = [("web".to_owned(), id_of("a", "10.0.0.1:80"))];
+            assert_eq!(known.contradicted("lb0", &seen, &pools), expected, "{others:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `balancers/NAME` is a [`Balancer`]; `views/NAME/POOL/PART` is a [`Part`] of how it sees the backends of a pool. A pool of
 //! more than [`PART_LEN`] backends is several parts, by the hash of the backend, so that a change writes few of them. A part
-//! names only backends that are not as most of it.
+//! names only backends that are not as most of it. `wanted/POOL/BACKEND` is what operators want on all balancers.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub struct Balancer {
     pub stage: String,
     /// Why no clients should be sent there, in words; `None` while it is ready.
     pub not_ready: Option<String>,
+    /// How its view of the backends contradicts that of most others, in words; `None` while it does not.
+    pub alone: Option<String>,
     /// Stands for its settings but those of its machine.
     pub config: String,
     /// Open sessions.
@@ -52,6 +54,7 @@ impl Default for Balancer {
             written: Timestamp::UNIX_EPOCH,
             stage: String::new(),
             not_ready: None,
+            alone: None,
             config: String::new(),
             sessions: 0,
             rate: 0.0,
@@ -210,6 +213,17 @@ pub fn set_of_ids<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
     set_of(sum)
 }
 
+/// What an operator wants of a backend on all balancers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The administrative state: `drain` or `maint`.
+    pub admin: State,
+    /// The requester, and the balancer that was asked.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// What a key is about, behind the prefix of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
@@ -224,6 +238,13 @@ pub enum Key<'a> {
         /// The number of the part.
         part: u16,
     },
+    /// What is wanted of a backend on all balancers. It has no lease.
+    Wanted {
+        /// The name of the pool.
+        pool: &'a str,
+        /// The name of the backend.
+        backend: &'a str,
+    },
 }
 
 impl<'a> Key<'a> {
@@ -233,6 +254,7 @@ impl<'a> Key<'a> {
         match words[..] {
             ["balancers", name] if !name.is_empty() => Some(Self::Balancer(name)),
             ["views", balancer, pool, part] => Some(Self::View { balancer, pool, part: part.parse().ok()? }),
+            ["wanted", pool, backend] => Some(Self::Wanted { pool, backend }),
             _ => None,
         }
     }
@@ -242,6 +264,7 @@ impl std::fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Balancer(name) => write!(f, "balancers/{name}"),
+            Self::Wanted { pool, backend } => write!(f, "wanted/{pool}/{backend}"),
             Self::View { balancer, pool, part } => write!(f, "views/{balancer}/{pool}/{part}"),
         }
     }
@@ -306,7 +329,11 @@ mod tests {
 
     #[test]
     fn a_key_is_read_as_it_is_written_and_others_are_none_of_ours() {
-        for key in [Key::Balancer("lb1"), Key::View { balancer: "lb1", pool: "web", part: 12 }] {
+        for key in [
+            Key::Balancer("lb1"),
+            Key::View { balancer: "lb1", pool: "web", part: 12 },
+            Key::Wanted { pool: "web", backend: "a" },
+        ] {
             assert_eq!(Key::parse(&key.to_string()), Some(key));
         }
         for key in

@@ -89,6 +89,8 @@ pub enum Report {
     Discovered(SourceId, SourceReport, Duration),
     /// The records by which clients find this process have changed, or could not be kept.
     Announced(Announced),
+    /// How the view of this balancer contradicts that of most others of its fleet, in words; `None` once it does no more.
+    Alone(Option<String>),
     /// SIGUSR1: log each worker's part of the work.
     LogWorkerStats,
 }

@@ -8,6 +8,7 @@ use crate::harness::daemon::Daemon;
 use crate::harness::fake_etcd::FakeEtcd;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{UNAVAILABLE, until};
+use crate::harness::program::output;
 use crate::register_etcd::loses;
 
 const KEY: &str = "/l4lb-fleet/balancers/lb1";
@@ -155,4 +156,110 @@ fn two_processes_of_one_name_do_not_fight_over_their_keys() {
     etcd.delete(KEY);
     until("it is there once the other has gone", || is_there(&etcd));
     daemon.stop();
+}
+
+/// What is printed about a mistake.
+fn ctl_fails(daemon: &Daemon, args: &[&str]) -> String {
+    let output = output(&mut daemon.command(args));
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).expect("it is text")
+}
+
+/// The administrative state of web/a, and who has set it.
+fn admin(daemon: &Daemon) -> (api::Admin, String) {
+    let all: Vec<api::Backend> = daemon.admin().get("/v1/backends").expect("backends");
+    (all[0].admin, all[0].admin_by.clone().unwrap_or_default())
+}
+
+#[test]
+fn a_drain_of_the_fleet_holds_on_all_balancers_until_ready_is_set_there() {
+    let etcd = FakeEtcd::start();
+    let port = backends(&[A1]);
+    let [first, second] = ["lb1", "lb2"].map(|name| Daemon::start(&config(&etcd, port, name, ""), IPV4));
+    until("both are known", || names(&first) == ["lb1", "lb2"]);
+    // It gives up waiting after a while.
+    until("it is in force on both", || {
+        let shown = ctl(&first, &["ctl", "drain", "web/a", "--fleet"]);
+        shown.starts_with("web/a: drain on lb1, lb2 (wanted by uid ")
+    });
+    for daemon in [&first, &second] {
+        let (state, by) = admin(daemon);
+        assert!(
+            state == api::Admin::Drain && by.starts_with("fleet: uid ") && by.ends_with(" at lb1"),
+            "{by}"
+        );
+    }
+    let third = Daemon::start(&config(&etcd, port, "lb3", ""), IPV4);
+    until("it holds for one that starts later", || admin(&third).0 == api::Admin::Drain);
+    ctl(&second, &["ctl", "ready", "web/a"]);
+    until("it is over what is set on one alone", || {
+        let (state, by) = admin(&second);
+        state == api::Admin::Drain && by.starts_with("fleet: ")
+    });
+    let shown = ctl(&third, &["ctl", "ready", "web/a", "--fleet"]);
+    assert_eq!(shown, "web/a: nothing is wanted of it on all balancers any more\n");
+    for daemon in [&first, &second, &third] {
+        until("it is ready", || admin(daemon).0 == api::Admin::Ready);
+    }
+    ctl(&first, &["ctl", "drain", "web/a"]);
+    etcd.put(
+        "/l4lb-fleet/wanted/web/other",
+        r#"{"admin":"drain","by":"a test","since":"2026-01-02T03:04:05Z"}"#,
+    );
+    until("it is known", || fleet(&first).wanted.len() == 1);
+    let wanted = fleet(&first).wanted.remove(0);
+    assert_eq!((wanted.done.len(), wanted.pending), (0, vec!["lb1".into(), "lb2".into(), "lb3".into()]));
+    assert_eq!(admin(&first).0, api::Admin::Drain, "a drain of one balancer alone stays");
+    for daemon in [first, second, third] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn what_etcd_does_not_take_is_refused() {
+    let etcd = FakeEtcd::start();
+    let daemon = Daemon::start(&config(&etcd, backends(&[A1]), "lb1", ""), IPV4);
+    until("it is known", || names(&daemon) == ["lb1"]);
+    etcd.state().answer = Some(UNAVAILABLE.to_vec());
+    let refused = ctl_fails(&daemon, &["ctl", "drain", "web/a", "--fleet"]);
+    assert!(refused.contains("etcd does not take it"), "{refused}");
+    assert_eq!(admin(&daemon).0, api::Admin::Ready);
+    let refused = ctl_fails(&daemon, &["ctl", "weight", "web/a", "3", "--fleet"]);
+    assert!(refused.contains("--fleet: goes with drain"), "{refused}");
+    etcd.state().answer = None;
+    let refused = ctl_fails(&daemon, &["ctl", "drain", "web/b", "--fleet"]);
+    assert!(refused.contains("has no backend \"b\""), "{refused}");
+    daemon.stop();
+}
+
+#[test]
+fn a_balancer_that_sees_down_what_the_others_see_up_leaves_dns_until_it_agrees() {
+    let etcd = FakeEtcd::start();
+    let port = backends(&[A1]);
+    let announce = |name: &str| {
+        let config = config(&etcd, port, name, "leave_when_alone = true");
+        let keys = format!("domain = \"lb.test\"\nname = \"{name}\"\nendpoints = [\"{}\"]", etcd.at);
+        format!("name = \"in\"\n[global]\nshutdown_delay = \"1s\"\n[announce]\n{keys}\n{config}")
+    };
+    let all = ["lb1", "lb2", "lb3"].map(|name| Daemon::start(&announce(name), IPV4));
+    let records = || {
+        let state = etcd.state();
+        state.keys.keys().filter(|key| key.starts_with(b"/skydns/")).count()
+    };
+    until("all are in DNS", || records() == 3);
+    until("all are known", || names(&all[2]).len() == 3);
+    ctl(&all[2], &["ctl", "health", "web/a", "down", "--force"]);
+    let alone = || {
+        let last = fleet(&all[0]).balancers.into_iter().find(|balancer| balancer.name == "lb3");
+        last.and_then(|balancer| balancer.alone)
+    };
+    let words = "1 of 1 backends are down here and up for most of the other balancers";
+    until("the others know that it is alone", || alone().as_deref() == Some(words));
+    until("it has left DNS", || records() == 2);
+    ctl(&all[2], &["ctl", "health", "web/a", "auto"]);
+    until("it is in DNS again", || records() == 3);
+    until("it is alone no more", || alone().is_none());
+    for daemon in all {
+        daemon.stop();
+    }
 }

@@ -49,7 +49,11 @@ pub(super) fn check(
         (key, _) => cluster::checked(&mut read, "name", key, check_name),
     };
     let lease = read.whole_seconds("lease", &raw.lease, LEASE).unwrap_or(DEFAULT_LEASE);
-    Some(Fleet { cluster: cluster?, prefix: prefix?, name: name?, lease })
+    let leave_when_alone = read.boolean("leave_when_alone", &raw.leave_when_alone).unwrap_or(false);
+    if leave_when_alone && announce.is_none() {
+        read.wrong("leave_when_alone", &raw.leave_when_alone, "goes with [announce], which it ends");
+    }
+    Some(Fleet { cluster: cluster?, prefix: prefix?, name: name?, lease, leave_when_alone })
 }
 
 #[cfg(test)]
@@ -69,7 +73,7 @@ mod tests {
     #[test]
     fn a_fleet_is_shown_with_its_defaults() {
         let config = read(&format!("[fleet]\n{MUST}{HERE}")).unwrap();
-        let expected = "\nfleet: name=lb1 prefix=/l4lb-fleet/ endpoints=127.0.0.1:2379 lease=5s\n";
+        let expected = "\nfleet: name=lb1 prefix=/l4lb-fleet/ endpoints=127.0.0.1:2379 lease=5s leave_when_alone=false\n";
         assert!(config.to_string().contains(expected), "{config}");
     }
 
@@ -96,6 +100,7 @@ mod tests {
             ("prefix = \"/fleet\"", "prefix: must end with a slash"),
             ("lease = \"1500ms\"", "lease: must be 2s..=10m"),
             ("lease = \"2500ms\"", "lease: must be whole seconds, got \"2500ms\""),
+            ("leave_when_alone = true", "leave_when_alone: goes with [announce], which it ends"),
             ("user = \"a\"", "user: needs its password: write password_file too"),
         ] {
             let errors = read(&format!("[fleet]\n{keys}\n{HERE}")).unwrap_err();

@@ -108,6 +108,7 @@ pub(in crate::config) struct RawAnnounce {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct RawFleet {
+    pub(in crate::config) leave_when_alone: Key,
     pub(in crate::config) name: Key,
     pub(in crate::config) prefix: Key,
     pub(in crate::config) endpoints: Key,

@@ -28,7 +28,7 @@ pub(super) fn announce(announce: &Announce) -> written::Announce {
 }
 
 pub(super) fn fleet(fleet: &Fleet) -> written::Fleet {
-    let Fleet { cluster: Cluster { endpoints, tls, login }, prefix, name, lease } = fleet;
+    let Fleet { cluster: Cluster { endpoints, tls, login }, prefix, name, lease, leave_when_alone } = fleet;
     written::Fleet {
         name: literal(name),
         prefix: literal(prefix),
@@ -37,6 +37,7 @@ pub(super) fn fleet(fleet: &Fleet) -> written::Fleet {
         user: login.as_ref().map(|(user, _)| literal(user)),
         password_file: login.as_ref().map(|(_, file)| path(file)),
         lease: show_duration(*lease),
+        leave_when_alone: *leave_when_alone,
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) async fn change_set(
 }
 
 /// Checks what can be checked without the running configuration; returns the address that is yet to be resolved beside.
-fn set_of(wanted: api::BackendsChange) -> Result<(ChangeSet, Option<Target>), String> {
+pub(super) fn set_of(wanted: api::BackendsChange) -> Result<(ChangeSet, Option<Target>), String> {
     let api::BackendsChange {
         backends: names,
         weight,

@@ -154,6 +154,10 @@ pub(crate) fn why_not(
     if let Some(pause) = state.pauses.get(&listener.settings.name) {
         return Some(format!("paused, by {}", pause.by));
     }
+    let leaves = state.config.fleet.as_ref().is_some_and(|fleet| fleet.leave_when_alone);
+    if let Some(alone) = state.alone.as_ref().filter(|_| leaves) {
+        return Some(format!("alone in the fleet: {alone}"));
+    }
     // Clients of the other routes are served.
     let is_without =
         settings.only_with_backends && listener.pools().all(|pool| !snapshot.pool(pool).has_eligible());

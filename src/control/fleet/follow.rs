@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::seen::FleetState;
@@ -16,6 +17,7 @@ use crate::etcd::client::Client;
 use crate::etcd::messages::{Change, Watched};
 use crate::etcd::watch::Watch;
 use crate::fleet::known::Known;
+use crate::fleet::record::Key;
 
 /// Keys of a fleet: those of 1,000 balancers with a pool of 10,000 backends.
 const KEYS_MAX: usize = 20_000;
@@ -29,14 +31,15 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(3);
 const LIST_SPREAD_MILLIS: u64 = 1_000;
 
 /// Follows the keys of the fleet, and keeps what is known of them in `view`.
-pub(super) async fn follow(settings: &Fleet, view: &View, mut rng: Rng) -> Infallible {
+pub(super) async fn follow(settings: &Fleet, view: &View, news: &Notify, mut rng: Rng) -> Infallible {
     let mut client = Client::new(settings.cluster.clone(), &mut rng);
     let mut tries = 0_u32;
     loop {
         let pause = match list(settings, &mut client, view).await {
             Ok(watch) => {
                 tries = 0;
-                let why = events(settings, watch, view).await;
+                news.notify_one();
+                let why = events(settings, watch, view, news).await;
                 log::debug!(why; "the watch of the fleet has ended");
                 client.next_member();
                 Duration::from_millis(rng.below(LIST_SPREAD_MILLIS))
@@ -68,7 +71,7 @@ async fn list(settings: &Fleet, client: &mut Client, view: &View) -> Result<Watc
 }
 
 /// Applies what happens. Returns why the watch has ended.
-async fn events(settings: &Fleet, mut watch: Watch, view: &View) -> String {
+async fn events(settings: &Fleet, mut watch: Watch, view: &View, news: &Notify) -> String {
     loop {
         let message = match timeout(PROGRESS_PERIOD, watch.next()).await {
             Ok(message) => message,
@@ -80,14 +83,22 @@ async fn events(settings: &Fleet, mut watch: Watch, view: &View) -> String {
             },
         };
         match message {
-            Ok(message) => apply(settings, message, &mut view.fleet()),
+            Ok(message) => {
+                if apply(settings, message, &mut view.fleet()) {
+                    news.notify_one();
+                }
+            }
             Err(why) => return why,
         }
     }
 }
 
-fn apply(settings: &Fleet, message: Watched, state: &mut FleetState) {
+/// Returns whether something else is wanted on all balancers.
+fn apply(settings: &Fleet, message: Watched, state: &mut FleetState) -> bool {
+    let mut is_wanted = false;
     for event in message.events {
+        let key = behind(settings, &event.kv.key).and_then(Key::parse);
+        is_wanted |= matches!(key, Some(Key::Wanted { .. }));
         match event.change {
             Change::Put => put(&mut state.known, settings, &event.kv.key, &event.kv.value),
             Change::Delete => {
@@ -97,6 +108,7 @@ fn apply(settings: &Fleet, message: Watched, state: &mut FleetState) {
             }
         }
     }
+    is_wanted
 }
 
 fn put(known: &mut Known, settings: &Fleet, key: &[u8], value: &[u8]) {

@@ -2,6 +2,7 @@
 //! dropped, behind one last try to withdraw its keys.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
@@ -12,18 +13,21 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::runtime::Builder;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::alone::Alone;
 use super::follow::follow;
+use super::orders::{ORDERS_MAX, carry_out, put_in_force};
 use super::own::Reader;
 use super::publish::{LOAD_PERIOD, Publisher};
-use super::seen::FleetState;
+use super::seen::{FleetState, Order};
 use super::state::{Keeper, WITHDRAW_TIMEOUT};
 use crate::base::retries::{RENEWALS, jittered, retry_pause};
 use crate::base::rng::Rng;
 use crate::config::fleet::Fleet;
 use crate::control::status::View;
+use crate::messages::report::{Report, Reports};
 
 /// At most one write in this time.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -31,23 +35,40 @@ const WRITE_PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which only a process of a fleet has.
-pub(super) fn start(view: Arc<View>) -> io::Result<Keeper> {
+pub(super) fn start(view: Arc<View>, reports: Reports) -> io::Result<Keeper> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (settings, receiver) = watch::channel(None);
     let (end, ended) = channel();
+    let (orders, received) = mpsc::channel(ORDERS_MAX);
     let news = Arc::new(Notify::new());
     let noticed = Arc::clone(&news);
     thread::Builder::new().name("l4lb-fleet".into()).spawn(move || {
-        runtime.block_on(keep(receiver, &view, &noticed));
+        let here = Here { view: &view, news: &noticed, reports: &reports };
+        runtime.block_on(keep(receiver, &here, &orders, received));
         drop(end);
     })?;
     Ok(Keeper { settings, news, ended })
 }
 
-async fn keep(mut settings: watch::Receiver<Option<Fleet>>, view: &View, news: &Notify) {
+/// What the thread works with.
+struct Here<'a> {
+    view: &'a View,
+    /// What is published, or wanted, may have changed.
+    news: &'a Notify,
+    reports: &'a Reports,
+}
+
+async fn keep(
+    mut settings: watch::Receiver<Option<Fleet>>,
+    here: &Here<'_>,
+    orders: &mpsc::Sender<Order>,
+    mut received: mpsc::Receiver<Order>,
+) {
+    let view = here.view;
     let mut rng = Rng::new(RandomState::new().hash_one("fleet"));
     loop {
         let now = settings.borrow_and_update().clone();
+        here.reports.send_waiting(Report::Alone(None));
         let Some(fleet) = now else {
             *view.fleet() = FleetState::default();
             match settings.changed().await {
@@ -55,16 +76,24 @@ async fn keep(mut settings: watch::Receiver<Option<Fleet>>, view: &View, news: &
                 Err(_) => return,
             }
         };
-        *view.fleet() = FleetState { name: Some(fleet.name.clone()), ..FleetState::default() };
+        let (name, orders) = (Some(fleet.name.clone()), Some(orders.clone()));
+        *view.fleet() = FleetState { name, orders, ..FleetState::default() };
         let mut publisher = Publisher::new(&fleet, &mut rng);
-        let following = Rng::new(rng.below(u64::MAX));
+        let [following, ordering] = [(); 2].map(|()| Rng::new(rng.below(u64::MAX)));
         let is_over = {
             let changed = pin!(settings.changed());
-            let publishing = pin!(publish(&fleet, &mut publisher, view, news, &mut rng));
-            let following = pin!(follow(&fleet, view, following));
-            match select(changed, select(publishing, following)).await {
+            let publishing = pin!(publish(&fleet, &mut publisher, here, &mut rng));
+            let following = pin!(follow(&fleet, view, here.news, following));
+            let ordering = pin!(async {
+                carry_out(&fleet, &mut received, ordering).await;
+                pending::<Infallible>().await
+            });
+            match select(changed, select(select(publishing, ordering), following)).await {
                 Either::Left((changed, _)) => changed.is_err(),
-                Either::Right((Either::Left((never, _)) | Either::Right((never, _)), _)) => match never {},
+                Either::Right((Either::Left((never, _)), _)) => match never {
+                    Either::Left((never, _)) | Either::Right((never, _)) => match never {},
+                },
+                Either::Right((Either::Right((never, _)), _)) => match never {},
             }
         };
         let withdrawn = timeout(WITHDRAW_TIMEOUT, publisher.withdraw()).await;
@@ -78,19 +107,24 @@ async fn keep(mut settings: watch::Receiver<Option<Fleet>>, view: &View, news: &
 }
 
 /// Publishes what this balancer does, whenever that changes.
-async fn publish(
-    settings: &Fleet,
-    publisher: &mut Publisher,
-    view: &View,
-    news: &Notify,
-    rng: &mut Rng,
-) -> Infallible {
+async fn publish(settings: &Fleet, publisher: &mut Publisher, here: &Here<'_>, rng: &mut Rng) -> Infallible {
     let renewal = settings.lease / RENEWALS;
     let patience = renewal.max(PATIENCE_MIN);
-    let mut reader = Reader::default();
+    let Here { view, news, reports } = here;
+    let (mut reader, mut alone) = (Reader::default(), Alone::default());
     let mut tries = 0_u32;
     loop {
+        put_in_force(view, reports);
         let own = reader.read(view);
+        let config = Arc::clone(&view.state().config);
+        let changed = {
+            let fleet = view.fleet();
+            let known = fleet.lost.is_none().then_some(&fleet.known);
+            alone.look(&settings.name, &own, known, &config, view.clock.now())
+        };
+        if let Some(changed) = changed {
+            reports.send_waiting(Report::Alone(changed));
+        }
         let kept = timeout(patience, publisher.keep(&own)).await;
         let kept = kept.unwrap_or_else(|_| Err(publisher.late(patience)));
         match kept {

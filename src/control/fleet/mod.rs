@@ -1,11 +1,13 @@
 //! This balancer as one of several: what it publishes in etcd for the others, and what it reads of them.
 //!
 //! The control thread starts the thread of the fleet, `keeper`, and never waits for etcd. `own` reads what is published from
-//! the state of the control thread, `publish` puts it, `follow` reads what others have put, `seen` is what is known. Data
+//! the state of the control thread, `publish` puts it, `follow` reads what others have put, `orders` does what operators want on all balancers, `alone` finds out whether it is the one that is wrong, `seen` is what is known. Data
 //! threads know nothing of it, and a process without `[fleet]` has none of it.
 
+mod alone;
 mod follow;
 mod keeper;
+mod orders;
 mod own;
 mod publish;
 pub(super) mod seen;
@@ -13,7 +15,9 @@ pub(super) mod state;
 
 use std::sync::Arc;
 
+use crate::api::EventKind;
 use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
+use crate::control::events::Draft;
 
 impl ControlLoop {
     /// Joins the fleet that the configuration names, or leaves it.
@@ -28,7 +32,7 @@ impl ControlLoop {
             if self.fleet.retry.is_some_and(|retry| now < retry) {
                 return;
             }
-            match keeper::start(Arc::clone(&self.control.view)) {
+            match keeper::start(Arc::clone(&self.control.view), self.control.reports.clone()) {
                 Ok(keeper) => self.fleet.keeper = Some(keeper),
                 Err(error) => {
                     self.fleet.retry = Some(now + RETRY_INTERVAL);
@@ -42,6 +46,28 @@ impl ControlLoop {
             keeper.want(config.fleet.clone());
         }
         self.fleet.asked = Some(Arc::clone(config));
+        self.fleet_news();
+    }
+
+    /// Its view contradicts that of most others, or does no more.
+    pub(super) fn on_alone(&mut self, alone: Option<String>) {
+        let mut state = self.control.view.state();
+        if state.alone.is_some() == alone.is_some() {
+            return;
+        }
+        state.alone.clone_from(&alone);
+        drop(state);
+        let message = match alone {
+            Some(why) => {
+                log::warn!(why; "alone in the fleet: look at the link to the backends");
+                format!("alone: {why}")
+            }
+            None => {
+                log::info!("no longer alone in the fleet");
+                "no longer alone".to_owned()
+            }
+        };
+        self.control.view.events.push(Draft::new(EventKind::Fleet, message));
         self.fleet_news();
     }
 

@@ -25,6 +25,16 @@ pub(super) struct Own {
     pub(super) balancer: Balancer,
     /// By pool and number.
     pub(super) parts: BTreeMap<(String, u16), Part>,
+    pub(super) judged: Judged,
+}
+
+/// The backends that have a verdict here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Judged {
+    /// Those that are down, by pool and id.
+    pub(super) down: Vec<(String, String)>,
+    /// Those that are up or down.
+    pub(super) count: usize,
 }
 
 /// Reads it again and again.
@@ -42,7 +52,7 @@ impl Reader {
         let state = view.state();
         let (snapshot, config) = (Arc::clone(&state.snapshot), Arc::clone(&state.config));
         let (workers, stage) = (Arc::clone(&state.workers), state.stage);
-        let not_ready = why_not_ready(&state, None);
+        let (not_ready, alone) = (why_not_ready(&state, None), state.alone.clone());
         drop(state);
         let counters = workers.counters();
         let totals = Totals::of(counters.iter().map(|(_, stats)| stats.as_ref()));
@@ -53,20 +63,21 @@ impl Reader {
             written: timestamp(),
             stage: word(stage).to_owned(),
             not_ready,
+            alone,
             config: self.hash(&config),
             sessions: totals.active(),
             rate: self.rate(view.clock.now(), totals.accepted),
             listeners: listeners.map(|listener| (listener.name.clone(), listener.bind.to_string())).collect(),
             pools: BTreeMap::new(),
         };
-        let mut parts = BTreeMap::new();
+        let (mut parts, mut judged) = (BTreeMap::new(), Judged::default());
         for pool in &snapshot.pools {
             let name = &pool.settings.name;
-            let (summary, of_pool) = views(view, pool);
+            let (summary, of_pool) = views(view, pool, &mut judged);
             balancer.pools.insert(name.clone(), summary);
             parts.extend(of_pool.into_iter().zip(0..).map(|(part, number)| ((name.clone(), number), part)));
         }
-        Own { balancer, parts }
+        Own { balancer, parts, judged }
     }
 
     fn hash(&mut self, config: &Arc<Config>) -> String {
@@ -102,7 +113,7 @@ const fn word(stage: Stage) -> &'static str {
 }
 
 /// Returns how the backends of a pool are seen here.
-fn views(view: &View, pool: &Pool) -> (crate::fleet::record::Pool, Vec<Part>) {
+fn views(view: &View, pool: &Pool, judged: &mut Judged) -> (crate::fleet::record::Pool, Vec<Part>) {
     let mut views = Views::new(pool.backends.len());
     let mut eligible = 0;
     for backends in pool.backends.chunks(LOCKED_MAX) {
@@ -110,7 +121,12 @@ fn views(view: &View, pool: &Pool) -> (crate::fleet::record::Pool, Vec<Part>) {
         for backend in backends {
             let (seen, since) = seen(&state, pool, backend);
             eligible += u64::from(backend.is_eligible());
-            views.add(id_of(&backend.name, &backend.address.to_string()), seen, since);
+            let id = id_of(&backend.name, &backend.address.to_string());
+            judged.count += usize::from(matches!(seen, State::Up | State::Down));
+            if seen == State::Down {
+                judged.down.push((pool.settings.name.clone(), id.clone()));
+            }
+            views.add(id, seen, since);
         }
     }
     views.finish(eligible)

@@ -1,17 +1,30 @@
 //! What is known of the fleet, and how publishing and following go. The thread of the fleet writes it; others read it.
 
 use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api::EventKind;
 use crate::control::events::{Draft, Events};
 use crate::fleet::known::Known;
+use crate::fleet::record::Wanted;
+use crate::messages::request::Named;
 use crate::sys::timestamp;
+
+/// Sets what is wanted of backends; `None` ends that.
+pub(crate) struct Order {
+    pub(crate) backends: Vec<Named>,
+    pub(crate) wanted: Option<Wanted>,
+    /// Receives whether etcd has it.
+    pub(crate) reply: oneshot::Sender<Result<(), String>>,
+}
 
 /// The state of the fleet as seen here.
 #[derive(Default)]
 pub(crate) struct FleetState {
     /// The name of this balancer; `None` while it is in no fleet.
     pub(crate) name: Option<String>,
+    /// Takes what operators want on all balancers.
+    pub(crate) orders: Option<mpsc::Sender<Order>>,
     pub(crate) known: Known,
     /// Whether it was ever read.
     pub(crate) is_read: bool,

@@ -89,6 +89,11 @@ impl Collector for Process {
         discovery::write(&mut families, &moment.sources, began)?;
         announced(&mut families, &moment.announced)?;
         fleet(&mut families, &moment.fleet)?;
+        families.gauge(
+            "l4lb_fleet_alone",
+            "1 while more than half of its backends are down here and up for most of the other balancers.",
+            u64::from(moment.is_alone),
+        )?;
         self.state_file(&mut families)?;
         let denied =
             Denial::ALL.map(|denial| ([("reason", denial.as_str())], self.view.denials.count(denial)));
@@ -164,6 +169,7 @@ impl Process {
                 .as_ref()
                 .map_or(Announced::Withdrawn, |standing| standing.announced.clone()),
             fleet,
+            is_alone: state.alone.is_some(),
         }
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Moment {
     pub(super) sources: Vec<SourceState>,
     pub(super) announced: Announced,
     pub(super) fleet: FleetFigures,
+    pub(super) is_alone: bool,
 }
 
 /// The fleet, in numbers.
