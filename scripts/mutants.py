@@ -707,7 +707,31 @@ MUTANTS = [
         "preread-strangers",
         "whoever is no balancer in front is served",
         "src/worker/listen/listener_slot.rs",
-        [("proxy.welcome(peer.ip()) == Welcome::Reject", "proxy.welcome(peer.ip()) == Welcome::Reject && peer.port() == 0")],
+        [("proxy.welcome(peer) == Welcome::Reject", "proxy.welcome(peer) == Welcome::Reject && peer.is_loopback()")],
+    ),
+    Mutant(
+        "access-wider",
+        "the widest network that has an address decides, not the longest",
+        "src/admission/prefixes.rs",
+        [
+            (
+                "ranges.begin(network.first, Some(network.name));",
+                "ranges.begin(network.first, Some(around.first().map_or(network.name, |outer| outer.name)));",
+            )
+        ],
+    ),
+    Mutant(
+        "access-unread",
+        "the lists of a listener are not looked at",
+        "src/worker/listen/listener_slot.rs",
+        [("!access.admits(peer)", "!access.admits(peer) && peer.is_loopback()")],
+    ),
+    Mutant(
+        "access-equal",
+        "of two equal networks the allowed decides",
+        "src/admission/access.rs",
+        [("[of(Rule::Deny, &deny), of(Rule::Allow, &allow)].concat()", "[of(Rule::Allow, &allow), of(Rule::Deny, &deny)].concat()")],
+        unit_test="admission::access::tests::the_longest_network_decides_and_of_equal_ones_the_denied",
     ),
     Mutant(
         "stale-program",

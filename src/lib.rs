@@ -29,6 +29,8 @@ pub mod api;
 
 pub mod preread;
 
+pub mod admission;
+
 pub mod balance;
 
 pub mod tls;

@@ -127,6 +127,7 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
         max_sessions: places.and_then(NonZeroUsize::new),
         timeouts: no_time,
         preread: Duration::ZERO,
+        access: None,
         proxy_protocol: None,
         routing: None,
     };

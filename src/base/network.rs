@@ -1,7 +1,7 @@
 //! A range of IP addresses, as people write it: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The addresses that share their first bits.
@@ -11,9 +11,12 @@ pub struct Network {
     prefix: u8,
 }
 
+/// What a text must be that names a network.
+pub const EXPECTED: &str = "must be an IP address or a network like 10.0.0.0/8 or 2001:db8::/32";
+
 /// Text that names no network.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be an IP address or a network like 10.0.0.0/8 or 2001:db8::/32, got {0:?}")]
+#[error("{expected}, got {0:?}", expected = EXPECTED)]
 pub struct NoNetwork(String);
 
 impl Network {
@@ -28,6 +31,27 @@ impl Network {
     /// Returns whether all addresses of `other` are in it.
     pub fn covers(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.contains(other.address)
+    }
+
+    /// Returns the number of first bits that all of its addresses share.
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Returns its first and its last address, of the same family.
+    pub fn bounds(self) -> (IpAddr, IpAddr) {
+        match self.address {
+            IpAddr::V4(v4) => {
+                let others = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                let [first, last] = [v4.to_bits() & !others, v4.to_bits() | others].map(Ipv4Addr::from_bits);
+                (first.into(), last.into())
+            }
+            IpAddr::V6(v6) => {
+                let others = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                let [first, last] = [v6.to_bits() & !others, v6.to_bits() | others].map(Ipv6Addr::from_bits);
+                (first.into(), last.into())
+            }
+        }
     }
 }
 
@@ -119,6 +143,21 @@ mod tests {
         ] {
             let [wide, narrow]: [Network; 2] = [wide, narrow].map(|text| text.parse().unwrap());
             assert_eq!(wide.covers(narrow), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_a_network_are_its_first_and_last_address() {
+        for (network, first, last) in [
+            ("10.1.2.3/8", "10.0.0.0", "10.255.255.255"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+            ("2001:db8::/127", "2001:db8::", "2001:db8::1"),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::1", "::1", "::1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.bounds(), (first.parse().unwrap(), last.parse().unwrap()), "{network}");
         }
     }
 

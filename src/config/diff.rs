@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::agent;
@@ -17,8 +18,9 @@ use super::model::{
 };
 use super::proxy;
 use super::routing::Routing;
-use super::show::check_keys;
+use super::show::{check_keys, shown_list};
 use super::units::show_duration;
+use crate::admission::{Access, Rule};
 
 /// One difference between two configurations, as a reload logs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,13 +322,16 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     // The pool is identified by its name, and the names are equal.
     let Listener { name: _, pool: _, bind, backlog, accept, max_sessions, timeouts, .. } = new;
-    let Listener { preread, proxy_protocol, routing, .. } = new;
+    let Listener { preread, access, proxy_protocol, routing, .. } = new;
     keys.value("bind", old.bind, bind);
     keys.value("backlog", old.backlog, backlog);
     keys.text("accept", old.accept.as_str(), accept.as_str());
     keys.maybe::<NonZeroUsize>("max_sessions", old.max_sessions, *max_sessions);
     of_timeouts(old.timeouts, *timeouts, keys);
     keys.duration("timeouts.preread", old.preread, *preread);
+    let list = |access: &Option<Arc<Access>>, rule| shown_list(access.as_deref(), rule);
+    keys.maybe("allow", list(&old.access, Rule::Allow), list(access, Rule::Allow));
+    keys.maybe("deny", list(&old.access, Rule::Deny), list(access, Rule::Deny));
     keys.all(proxy::keys_in(old.proxy_protocol.as_ref()), proxy::keys_in(proxy_protocol.as_ref()));
     let tls = |routing: &Option<Routing>| routing.as_ref().and_then(Routing::tls);
     keys.maybe("tls", tls(&old.routing), tls(routing));

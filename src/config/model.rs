@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -26,6 +27,7 @@ use super::discover::Discover;
 use super::fleet::Fleet;
 use super::proxy::{ProxyIn, ProxyOut};
 use super::routing::Routing;
+use crate::admission::Access;
 use crate::balance::Algorithm;
 use crate::base::address::Address;
 
@@ -293,6 +295,8 @@ pub struct Listener {
     pub timeouts: Timeouts,
     /// Time in which a client must have sent its header, and its hello.
     pub preread: Duration,
+    /// The clients that are admitted, by the address of their socket; `None` admits all.
+    pub access: Option<Arc<Access>>,
     /// The clients that must begin with a header, if there are any.
     pub proxy_protocol: Option<ProxyIn>,
     /// Its routes to other pools, and what it reads for them, if there are any.

@@ -23,6 +23,10 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const PRIORITY_MAX: u8 = 15;
 /// Networks of balancers in front of a listener: each connection is compared with all of them.
 pub(super) const PROXY_FROM_MAX: usize = 256;
+/// Values of `allow` and of `deny`: more belong into a file, of which each may have [`FILE_MIB_MAX`].
+pub(super) const ACCESS_ITEMS_MAX: usize = 1024;
+/// Mistakes in one file of networks that are reported.
+pub(super) const LIST_MISTAKES_MAX: usize = 10;
 /// Backends that one session may try, besides the first.
 pub const RETRIES_MAX: u32 = 16;
 /// Timeouts and intervals. At most a year: no sum of a few of these overflows.

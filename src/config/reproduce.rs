@@ -22,6 +22,7 @@ use super::proxy::ProxyOut;
 use super::routing::Routing;
 use super::units::show_duration;
 use super::written;
+use crate::admission::Rule;
 use crate::preread::routes::Conditions;
 use clusters::{announce, fleet, literal, path, server_tls};
 
@@ -65,8 +66,12 @@ impl Config {
 
     fn listener(&self, listener: &Listener) -> written::Listener {
         let Listener { name, bind, pool, backlog, accept, max_sessions, .. } = listener;
-        let Listener { preread, proxy_protocol, routing, .. } = listener;
+        let Listener { preread, access, proxy_protocol, routing, .. } = listener;
         let bind = bind.to_string();
+        let list = |rule| {
+            let items = access.iter().flat_map(|access| access.items(rule));
+            items.map(|item| literal(&item.written())).collect()
+        };
         written::Listener {
             name: literal(name),
             pool: self.pool_name(*pool).to_owned(),
@@ -74,6 +79,8 @@ impl Config {
             backlog: Some(*backlog),
             accept: Some(accept.as_str()),
             max_sessions: max_sessions.map(|max| max.get() as u64),
+            allow: list(Rule::Allow),
+            deny: list(Rule::Deny),
             proxy_protocol: proxy_protocol.as_ref().map(|proxy| written::ProxyIn {
                 from: proxy.from.iter().map(ToString::to_string).collect(),
                 others: Some(proxy.others.as_str()),

@@ -11,6 +11,7 @@ use super::model::{
 };
 use super::routing::PASSTHROUGH;
 use super::units::show_duration;
+use crate::admission::{Access, Rule};
 use crate::tls::Verify;
 
 impl fmt::Display for Config {
@@ -127,6 +128,9 @@ impl fmt::Display for Listener {
         if let Some(max) = self.max_sessions {
             write!(f, " max_sessions={max}")?;
         }
+        for rule in [Rule::Allow, Rule::Deny] {
+            shown_list(self.access.as_deref(), rule).map_or(Ok(()), |list| write!(f, " {}={list}", rule.as_str()))?;
+        }
         if let Some(proxy) = &self.proxy_protocol {
             write!(f, " proxy_protocol={proxy}")?;
         }
@@ -139,6 +143,13 @@ impl fmt::Display for Listener {
         }
         Ok(())
     }
+}
+
+/// Returns the values of a list in one line, unless it has none.
+pub(super) fn shown_list(access: Option<&Access>, rule: Rule) -> Option<String> {
+    let items = access.map_or(&[][..], |access| access.items(rule));
+    let items: Vec<String> = items.iter().map(|item| one_line(&item.to_string())).collect();
+    (!items.is_empty()).then(|| items.join(","))
 }
 
 impl fmt::Display for Timeouts {

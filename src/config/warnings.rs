@@ -7,6 +7,7 @@ use super::check::conflicts::is_circle;
 use super::discover::Discover;
 use super::model::{BackendCheck, Check, Config, Listener, Pool};
 use super::routing::Routing;
+use crate::admission::{Access, Rule};
 use crate::base::address::Address;
 
 /// Returns the warnings about `config`, one line each.
@@ -16,6 +17,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
     for listener in &config.listeners {
         if is_unscoped(listener.bind) {
             found.push(format!("listener {:?}: bind: {}", listener.name, unscoped(listener.bind)));
+        }
+        if listener.access.as_deref().is_some_and(refuses_all) {
+            let what = "allow: its files have no network: every client is refused";
+            found.push(format!("listener {:?}: {what}", listener.name));
         }
         let of_routes = listener.routing.iter().flat_map(Routing::warnings);
         found.extend(of_routes.map(|warning| format!("listener {:?}: {warning}", listener.name)));
@@ -81,6 +86,10 @@ fn of_backends(pool: &Pool) -> impl Iterator<Item = String> {
         format!("pool {name:?}: backend {backend:?}: check: is ignored, the checks of its pool are off")
     });
     weightless.into_iter().chain(lone_tier).chain(unscoped).chain(unchecked)
+}
+
+fn refuses_all(access: &Access) -> bool {
+    !access.items(Rule::Allow).is_empty() && access.networks(Rule::Allow) == 0
 }
 
 /// Returns whether it is a link-local IPv6 address without a scope, which is ambiguous (RFC 4007).

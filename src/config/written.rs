@@ -94,6 +94,10 @@ pub(crate) struct Listener {
     pub(crate) backlog: Option<u32>,
     pub(crate) accept: Option<&'static str>,
     pub(crate) max_sessions: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deny: Vec<String>,
     pub(crate) proxy_protocol: Option<ProxyIn>,
     pub(crate) tls: Option<&'static str>,
     pub(crate) on_no_sni: Option<&'static str>,

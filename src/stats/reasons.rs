@@ -42,6 +42,8 @@ impl DialFailure {
 /// The reason why a client was turned away before it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefuseReason {
+    /// The lists of the listener do not admit its address. It was no session.
+    Denied,
     /// It is none of the balancers that the listener reads PROXY headers of. It was no session.
     ProxyUntrusted,
     /// It did not begin with a valid PROXY header.
@@ -58,7 +60,8 @@ pub enum RefuseReason {
 
 impl RefuseReason {
     /// All reasons, in the order of [`RefuseReason::index`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Denied,
         Self::ProxyUntrusted,
         Self::ProxyBad,
         Self::PrereadTimeout,
@@ -75,6 +78,7 @@ impl RefuseReason {
     /// Returns the word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Denied => "denied",
             Self::ProxyUntrusted => "proxy_untrusted",
             Self::ProxyBad => CloseReason::ProxyBad.as_str(),
             Self::PrereadTimeout => CloseReason::PrereadTimeout.as_str(),

@@ -126,7 +126,7 @@ pub(crate) const BAD_FILES: &[(At, &str, &str)] = &[
     (Listener, "timeouts = { idle = \"0s\" }",
         "x.toml:5: listener :9090: timeouts: idle: must be 1ms..=8760h, got \"0s\""),
     (Listener, "port = 80",
-        "x.toml:5: listener :9090: port: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, proxy_protocol, tls, on_no_sni, route, timeouts"),
+        "x.toml:5: listener :9090: port: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, allow, deny, proxy_protocol, tls, on_no_sni, route, timeouts"),
     (Listener, "[[listener]]",
         "x.toml:5: listener #2: bind: missing, write bind = \"ADDR:PORT\""),
     (Listener, "[[listener]]\nbind = \"localhost:80\"",

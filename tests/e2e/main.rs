@@ -16,6 +16,7 @@ mod timeouts;
 mod tls_checks;
 mod top;
 
+mod access;
 mod admin;
 mod admin_auth;
 mod agents;

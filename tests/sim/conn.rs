@@ -93,6 +93,8 @@ pub(crate) struct Conn {
     pub(crate) hello: Hello,
     /// Its socket has the address of a balancer in front.
     pub(crate) is_behind: bool,
+    /// It comes from a network that the lists of the listeners name.
+    pub(crate) is_listed: bool,
     /// The bytes that the peer sends behind it.
     pub(crate) stream: Stream,
     /// Bytes that the peer has sent, those of the greeting included.
@@ -183,6 +185,7 @@ impl Conn {
             greeting: Greeting::default(),
             hello: Hello::default(),
             is_behind: false,
+            is_listed: false,
             stream,
             sent: 0,
             flight: VecDeque::new(),

@@ -27,6 +27,7 @@ const REQUIRED: &[&str] = &[
     "Preread of a false end",
     "Preread Failed",
     "client refused",
+    "client denied",
     "ShutdownWrite Done",
     "ShutdownWrite Failed",
     "TakeError Done",

@@ -5,13 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use l4lb::config::proxy::{ProxyIn, Welcome};
 use l4lb::session::Side;
+use l4lb::stats::RefuseReason;
 use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor, Nanos};
-use crate::network::{Net, client_address, front_address};
+use crate::network::{Net, client_address, front_address, listed_address};
 
 /// The address that the clients of balancers in front have connected to.
 pub(crate) const DESTINATION: ([u8; 4], u16) = ([198, 51, 100, 7], 443);
+/// Lists of a listener: of those in 192.160.0.0/12, only the first [`ALLOWED`] addresses are admitted.
+pub(crate) const LISTS: &str =
+    "allow = [\"0.0.0.0/0\", \"192.160.0.0/30\"]\ndeny = [\"192.160.0.0/12\"]\n";
+const ALLOWED: usize = 4;
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// A deadline is rounded up to a tick, and falls due in the first turn after it.
 const TICK: Nanos = 1_000_000;
@@ -79,7 +84,19 @@ impl Greeting {
 impl Net {
     /// The address of a client's socket.
     pub(crate) fn peer_address(&self, id: usize) -> SocketAddr {
-        if self.conns[id].is_behind { front_address(id) } else { client_address(id) }
+        match &self.conns[id] {
+            conn if conn.is_listed => listed_address(id),
+            conn if conn.is_behind => front_address(id),
+            _ => client_address(id),
+        }
+    }
+
+    /// Why that client has to be refused, if it has to.
+    pub(crate) fn refusal(&self, id: usize) -> Option<RefuseReason> {
+        if self.conns[id].is_listed && id >> 4 >= ALLOWED {
+            return Some(RefuseReason::Denied);
+        }
+        (self.welcome(id) == Welcome::Reject).then_some(RefuseReason::ProxyUntrusted)
     }
 
     /// The way in which listeners treat that client.
@@ -90,8 +107,11 @@ impl Net {
 
     /// A client that has just connected begins as it must, or not.
     pub(crate) fn greet(&mut self, id: usize) {
-        self.conns[id].is_behind =
-            self.listens_behind.is_some() && (self.peers_behave || !id.is_multiple_of(8));
+        let conn = &mut self.conns[id];
+        conn.is_listed = self.has_lists && !self.peers_behave && id % 8 == 3;
+        conn.is_behind = self.listens_behind.is_some()
+            && !conn.is_listed
+            && (self.peers_behave || !id.is_multiple_of(8));
         if self.welcome(id) != Welcome::Header {
             return;
         }

@@ -17,6 +17,7 @@ use l4lb::base::time::Instant;
 use l4lb::config::model::Keepalive;
 use l4lb::config::proxy::Welcome;
 use l4lb::session::CloseMode;
+use l4lb::stats::RefuseReason;
 use l4lb::sys::{Dial, DialSpec, Event, Kernel, Token, Wake};
 use nix::libc;
 
@@ -529,7 +530,10 @@ impl Net {
     fn check_refusal(&mut self, id: usize, close_mode: CloseMode) {
         let conn = &self.conns[id];
         assert_eq!((close_mode, conn.read, conn.token), (CloseMode::Reset, 0, None), "#{id}: it is refused");
-        self.coverage.hit("client refused");
+        self.coverage.hit(match self.refusal(id) {
+            Some(RefuseReason::Denied) => "client denied",
+            _ => "client refused",
+        });
     }
 
     pub(crate) fn close(&mut self, id: usize, close_mode: CloseMode) {
@@ -542,7 +546,7 @@ impl Net {
             self.conns[id].unread(),
         );
         match (self.conns[id].dialed_port, self.conns[id].token) {
-            (None, _) if self.welcome(id) == Welcome::Reject => self.check_refusal(id, close_mode),
+            (None, _) if self.refusal(id).is_some() => self.check_refusal(id, close_mode),
             (None, _) => self.note_end(id),
             (Some(_), Some(Token::Probe(_) | Token::Agent(_))) => self.note_old(id),
             (Some(_), _) => {}

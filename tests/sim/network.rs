@@ -11,9 +11,10 @@ use std::sync::atomic::AtomicBool;
 use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
-use l4lb::config::proxy::{ProxyIn, ProxyOut, Welcome};
+use l4lb::config::proxy::{ProxyIn, ProxyOut};
 use l4lb::config::routing::OnNoSni;
 use l4lb::session::{CloseMode, Side};
+use l4lb::stats::RefuseReason;
 use l4lb::sys::Token;
 use nix::libc;
 
@@ -130,8 +131,10 @@ pub(crate) struct Net {
     pub(crate) ended: Vec<usize>,
     /// Connections that were accepted.
     pub(crate) accepted: u64,
-    /// Connections that were accepted and had to be refused.
-    pub(crate) refused: u64,
+    /// Connections that were accepted and had to be refused, by [`RefuseReason::index`].
+    pub(crate) refused: [u64; RefuseReason::ALL.len()],
+    /// Whether all listeners have the lists of networks of [`LISTS`](crate::greeting::LISTS).
+    pub(crate) has_lists: bool,
     /// The balancers in front of all listeners, if their headers are read.
     pub(crate) listens_behind: Option<ProxyIn>,
     /// What becomes of clients that name no server at any listener, if hellos are read.
@@ -191,7 +194,8 @@ impl Net {
             stale_told: 0,
             ended: Vec::new(),
             accepted: 0,
-            refused: 0,
+            refused: [0; RefuseReason::ALL.len()],
+            has_lists: false,
             listens_behind: None,
             reads_hellos: None,
             header_bytes_taken: 0,
@@ -311,10 +315,9 @@ impl Net {
         conn.descriptor = Descriptor::Open;
         conn.worker = self.listeners[place].worker;
         conn.moved = self.now;
-        if self.welcome(id) == Welcome::Reject {
-            self.refused += 1;
-        } else {
-            self.accepted += 1;
+        match self.refusal(id) {
+            Some(reason) => self.refused[reason.index()] += 1,
+            None => self.accepted += 1,
         }
         Ok((id, self.peer_address(id)))
     }
@@ -496,6 +499,12 @@ pub(crate) fn client_address(id: usize) -> SocketAddr {
 pub(crate) fn front_address(id: usize) -> SocketAddr {
     let id = u32::try_from(id).expect("fewer connections");
     SocketAddr::from((Ipv4Addr::from(0xAC10_0000 | id >> 4), 1_024 + u16::try_from(id & 15).expect("4 bits")))
+}
+
+/// The address of a client that is in the lists of the listeners: one of 192.160.0.0/12, and for each client another.
+pub(crate) fn listed_address(id: usize) -> SocketAddr {
+    let id = u32::try_from(id).expect("fewer connections");
+    SocketAddr::from((Ipv4Addr::from(0xC0A0_0000 | id >> 4), 1_024 + u16::try_from(id & 15).expect("4 bits")))
 }
 
 /// The connection of the client with that address, or through that balancer in front.

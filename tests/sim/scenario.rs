@@ -7,6 +7,7 @@ use l4lb::base::rng::Rng;
 use l4lb::config::{self, Config, Overrides};
 
 use crate::agents::FIRST_AGENT_PORT;
+use crate::greeting::LISTS;
 use crate::network::{Backend, FIRST_BACKEND_PORT, Mode};
 use crate::oracle::Patience;
 use crate::pipe::PAGE;
@@ -93,9 +94,14 @@ impl Plan {
             1 => format!("tls = \"passthrough\"\non_no_sni = \"reject\"\n{route}"),
             _ => String::new(),
         };
+        // As above.
+        let lists = match (timeouts.iter().sum::<u64>() / 300 + workers + pools) % 3 {
+            0 => LISTS,
+            _ => "",
+        };
         let preread = timeouts[0] + 500;
         let keys = format!(
-            "[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{reads_headers}{reads_hellos}"
+            "[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{lists}{reads_headers}{reads_hellos}"
         );
         text = text[..listeners_at].to_owned() + &text[listeners_at..].replace("[[listener]]\n", &keys);
         for pool in 0..pools {

@@ -153,6 +153,7 @@ impl World {
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
         net.proxy = plan.config.pools[0].proxy_protocol;
+        net.has_lists = plan.config.listeners[0].access.is_some();
         net.listens_behind.clone_from(&plan.config.listeners[0].proxy_protocol);
         net.reads_hellos = plan.config.listeners[0].routing.as_ref().and_then(|routing| routing.on_no_sni);
         net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
@@ -400,10 +401,11 @@ impl World {
             totals.header_bytes_taken, net.header_bytes_taken,
             "every byte of a header taken is counted"
         );
-        let refused =
-            |listener: &Arc<Listener>| listener.stats().read().refused[RefuseReason::ProxyUntrusted.index()];
-        let refused: u64 = self.listeners_ever.iter().map(refused).sum();
-        assert_eq!(refused, net.refused, "every client that is turned away is counted");
+        for reason in [RefuseReason::Denied, RefuseReason::ProxyUntrusted] {
+            let refused = |listener: &Arc<Listener>| listener.stats().read().refused[reason.index()];
+            let refused: u64 = self.listeners_ever.iter().map(refused).sum();
+            assert_eq!(refused, net.refused[reason.index()], "every client that is {reason:?} is counted");
+        }
         let sum = |count: fn(&WorkerStats) -> &Counter| {
             self.stats.iter().map(|stats| count(stats).get()).sum::<u64>()
         };

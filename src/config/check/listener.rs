@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::access;
 use super::pool::{self, PoolDraft, TIMEOUTS};
 use super::pool_names::named_pool;
 use super::proxy;
@@ -15,6 +16,7 @@ use crate::config::address::parse_bind;
 use crate::config::error::Invalid;
 use crate::config::model::{Accept, Listener, Timeouts};
 use crate::config::overrides::Overrides;
+use crate::config::parse::file::Inputs;
 use crate::config::parse::label::label;
 use crate::config::parse::raw::{Key, RawListener, RawListenerTimeouts, Table};
 use crate::config::parse::report::{Placed, Report, Scope, Spot};
@@ -36,8 +38,8 @@ pub(super) fn check(
     raw: &Spanned<Table<RawListener>>,
     index: usize,
     overrides: &Overrides,
-    pools: &[PoolDraft],
-    pool_indices: &HashMap<&str, usize>,
+    inputs: Inputs,
+    (pools, pool_indices): (&[PoolDraft], &HashMap<&str, usize>),
     report: &mut Report,
 ) -> Option<Placed<Listener>> {
     let spot = Spot::Byte(raw.span().start);
@@ -53,6 +55,7 @@ pub(super) fn check(
     let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
     let timeouts = pool::timeouts_of_listener(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
     let preread = preread(raw.timeouts.as_ref(), &scope, report);
+    let access = access::check(raw, &scope, inputs, report);
     let proxy_protocol = proxy::check_in(raw.proxy_protocol.as_ref(), &scope, report);
     let routing = routing::check(raw, &scope, timeouts, pools, pool_indices, report);
     let bind = bind?;
@@ -67,6 +70,7 @@ pub(super) fn check(
             max_sessions,
             timeouts,
             preread,
+            access,
             proxy_protocol,
             routing,
         },
@@ -91,6 +95,7 @@ pub(super) fn of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Pla
             max_sessions: None,
             timeouts,
             preread: PREREAD,
+            access: None,
             proxy_protocol: None,
             routing: None,
         },

@@ -4,6 +4,7 @@
 
 pub(super) mod conflicts;
 
+mod access;
 mod admin;
 mod agent;
 mod announce;
@@ -59,7 +60,7 @@ pub(super) fn check(
             discover::refuse_state_file(&raw.get_ref().discover, &pool.scope, &mut report);
         }
     }
-    let listeners = listeners(&raw.listener, overrides, &pools, &mut report);
+    let listeners = listeners(&raw.listener, overrides, inputs, &pools, &mut report);
     conflicts::report(&listeners, &pools, &admin, &mut report);
     let announce = announce::check(raw.announce.as_ref(), &global, &listeners, &mut names.trust, &mut report);
     let fleet = fleet::check(raw.fleet.as_ref(), announce.as_ref(), &mut names.trust, &mut report);
@@ -111,6 +112,7 @@ fn pools(
 fn listeners(
     raw: &[Spanned<Table<RawListener>>],
     overrides: &Overrides,
+    inputs: Inputs,
     pools: &[PoolDraft],
     report: &mut Report,
 ) -> Vec<Placed<Listener>> {
@@ -125,7 +127,9 @@ fn listeners(
     let mut listeners: Vec<_> = raw
         .iter()
         .enumerate()
-        .filter_map(|(index, raw)| listener::check(raw, index, overrides, pools, &pool_indices, report))
+        .filter_map(|(index, raw)| {
+            listener::check(raw, index, overrides, inputs, (pools, &pool_indices), report)
+        })
         .collect();
     match pools {
         [] => {}

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use super::*;
+use crate::admission::Item;
 use crate::balance::Algorithm;
 use crate::config::model::{self, HealthState, LogFormat, OnRemove, Relay, WhenAllDown};
 use crate::config::model::{Check, Expect};
@@ -50,6 +51,11 @@ fn syslog(config: &mut Config) -> &mut model::Syslog {
         LogTarget::Syslog(syslog) => syslog,
         LogTarget::StandardError => panic!("the base has syslog"),
     }
+}
+
+fn access(allow: &[&str], deny: &[&str]) -> Arc<Access> {
+    let items = |list: &[&str]| list.iter().map(|text| Item::Network(text.parse().unwrap())).collect();
+    Arc::new(Access::new(items(allow), items(deny)))
 }
 
 fn web(config: &mut Config) -> &mut Pool {
@@ -116,6 +122,14 @@ const EDITS: &[(Edit, &str)] = &[
     (|c| c.listeners[0].backlog = 5, "listener \"in\": backlog 4096 -> 5"),
     (|c| c.listeners[0].accept = model::Accept::Balance, "listener \"in\": accept reuseport -> balance"),
     (|c| c.listeners[0].max_sessions = NonZeroUsize::new(8), "listener \"in\": max_sessions (not set) -> 8"),
+    (
+        |c| c.listeners[0].access = Some(access(&["10.0.0.0/8", "::1"], &[])),
+        "listener \"in\": allow (not set) -> 10.0.0.0/8,::1",
+    ),
+    (
+        |c| c.listeners[0].access = Some(access(&[], &["10.0.0.1"])),
+        "listener \"in\": deny (not set) -> 10.0.0.1",
+    ),
     (
         |c| c.listeners[0].timeouts.connect = Duration::from_millis(1500),
         "listener \"in\": timeouts.connect 5s -> 1s500ms",

@@ -14,7 +14,7 @@ use glob::{MatchOptions, Pattern};
 use toml::de::{DeTable, DeValue};
 
 use super::file::{self, Inputs, Text};
-use super::trusted::{self, Trusted};
+use super::named::{self, Named};
 use super::variables;
 use crate::config::error::Error;
 use crate::config::ranges::INCLUDED_FILES_MAX;
@@ -24,7 +24,8 @@ use crate::config::ranges::INCLUDED_FILES_MAX;
 pub struct Looked {
     /// Stands for the texts, and for why there are none.
     pub digest: u64,
-    /// The main file and every file it includes, in the order of the document; behind them the certificates they name.
+    /// The main file and every file it includes, in the order of the document; behind them the files with certificates
+    /// and networks that they name.
     pub files: Vec<PathBuf>,
     /// Folders in which there may be more.
     pub folders: Vec<PathBuf>,
@@ -36,8 +37,8 @@ pub fn look(path: &Path, inputs: Inputs) -> Looked {
     let texts = read(path, inputs);
     let (digest, files, folders) = match &texts {
         Ok(texts) => {
-            let trusted = texts.trusted.iter().map(|trusted| trusted.path.clone());
-            (texts.digest(), texts.files.iter().cloned().chain(trusted).collect(), texts.folders.clone())
+            let named = texts.named.iter().map(|named| named.path.clone());
+            (texts.digest(), texts.files.iter().cloned().chain(named).collect(), texts.folders.clone())
         }
         Err(errors) => (digest_of(&errors_of(errors)), vec![path.to_owned()], Vec::new()),
     };
@@ -62,7 +63,7 @@ pub(in crate::config) struct Texts {
     /// Where they are, with those that cannot be read.
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    trusted: Vec<Trusted>,
+    named: Vec<Named>,
     /// The mistakes in `include`, each with its byte in the file itself.
     pub(in crate::config) mistakes: Vec<(usize, String)>,
     /// Why included files cannot be read.
@@ -76,7 +77,7 @@ impl Texts {
     pub(in crate::config) fn digest(&self) -> u64 {
         let texts: Vec<(&str, &str)> =
             self.texts.iter().map(|text| (text.file.as_str(), text.text.as_str())).collect();
-        digest_of(&(texts, errors_of(&self.errors), &self.mistakes, &self.trusted))
+        digest_of(&(texts, errors_of(&self.errors), &self.mistakes, &self.named))
     }
 }
 
@@ -96,7 +97,7 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
         texts: vec![main],
         files: Vec::new(),
         folders: Vec::new(),
-        trusted: Vec::new(),
+        named: Vec::new(),
         mistakes: Vec::new(),
         errors: Vec::new(),
         notes: Vec::new(),
@@ -109,7 +110,7 @@ pub(in crate::config) fn with_included(main: Text, folder: &Path, inputs: Inputs
         }
     }
     let mut texts = gathering.texts;
-    texts.trusted = trusted::read_all(&texts.texts, inputs);
+    texts.named = named::read_all(&texts.texts, inputs);
     texts
 }
 

@@ -7,5 +7,5 @@ pub(super) mod include;
 pub(super) mod label;
 pub(super) mod raw;
 pub(super) mod report;
-mod trusted;
+mod named;
 mod variables;

@@ -82,8 +82,9 @@ const ADMIN: [&str; 5] = [
     "listen = \"127.0.0.1:9901\"\ntoken_file = \"/etc/token\"\nread_token_file = \"/etc/read\"",
     "metrics = \"[::1]:9902\"\nsocket = true",
 ];
-const OF_LISTENER: [&str; 5] = [
+const OF_LISTENER: [&str; 6] = [
     "",
+    "allow = [\"10.0.0.0/8\", \"::1\"]\ndeny = [\"10.9.9.9/16\"]",
     "name = \"in\"\nbacklog = 7\naccept = \"balance\"\nmax_sessions = 9",
     "timeouts = { connect = \"1ms\", idle = \"2h\" }",
     "proxy_protocol = { from = [\"10.0.0.0/8\"] }\ntls = \"passthrough\"\non_no_sni = \"reject\"\n\

@@ -1,6 +1,6 @@
 //! One listener of a worker, and how far it is from being closed.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::base::token_bucket::TokenBucket;
 use crate::config::model::Accept;
 use crate::config::proxy::Welcome;
 use crate::pool::{Listener, Snapshot};
-use crate::stats::PauseReason;
+use crate::stats::{PauseReason, RefuseReason};
 use crate::sys::Kernel;
 use crate::worker::assignment::{GroupId, Listening};
 
@@ -102,10 +102,15 @@ impl<K: Kernel> ListenerSlot<K> {
         self.queue_max = self.queue_max.max(queue_max(listener));
     }
 
-    /// Returns whether a client with this address may not connect.
-    pub(super) fn refuses(&self, peer: SocketAddr) -> bool {
-        let proxy = self.listener.settings.proxy_protocol.as_ref();
-        proxy.is_some_and(|proxy| proxy.welcome(peer.ip()) == Welcome::Reject)
+    /// Returns why a client with this address may not connect, if it may not.
+    pub(super) fn refuses(&self, peer: IpAddr) -> Option<RefuseReason> {
+        let settings = &self.listener.settings;
+        if settings.access.as_ref().is_some_and(|access| !access.admits(peer)) {
+            return Some(RefuseReason::Denied);
+        }
+        let proxy = settings.proxy_protocol.as_ref();
+        let is_rejected = proxy.is_some_and(|proxy| proxy.welcome(peer) == Welcome::Reject);
+        is_rejected.then_some(RefuseReason::ProxyUntrusted)
     }
 
     /// Returns how the sessions accepted from it are assigned to workers.

@@ -1,5 +1,5 @@
-//! `ca_file`: the files with certificates that the texts of a configuration name. Their content belongs to what was read:
-//! where it changes, a reload makes another configuration.
+//! The files that values of a configuration name, with certificates (`ca_file`) or networks (`file:` in `allow` and
+//! `deny`). Their content belongs to what was read: where it changes, a reload makes another configuration.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,23 +8,27 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::{Inputs, Text};
 use super::variables;
+use crate::admission::Rule;
+use crate::admission::access::FILE;
 use crate::config::ranges::FILE_MIB_MAX;
 
-/// The key, in whichever table it is.
+/// The key of a file with certificates, in whichever table it is.
 const KEY: &str = "ca_file";
+/// The keys of lists of networks.
+const LISTS: [&str; 2] = [Rule::Allow.as_str(), Rule::Deny.as_str()];
 
-/// A file with certificates.
+/// A file that a value names.
 #[derive(Hash)]
-pub(super) struct Trusted {
+pub(super) struct Named {
     pub(super) path: PathBuf,
     /// Its bytes, or why there are none.
     content: Result<Vec<u8>, String>,
 }
 
 /// Returns the files that `texts` name, each once, as they are now.
-pub(super) fn read_all(texts: &[Text], inputs: Inputs) -> Vec<Trusted> {
+pub(super) fn read_all(texts: &[Text], inputs: Inputs) -> Vec<Named> {
     let mut paths: Vec<PathBuf> = Vec::new();
-    for Text { text, folder, .. } in texts.iter().filter(|text| text.text.contains(KEY)) {
+    for Text { text, folder, .. } in texts.iter().filter(|text| has_any(text)) {
         // What is wrong in it is found when it is checked.
         let (document, _) = DeTable::parse_recoverable(text);
         let mut named = Vec::new();
@@ -36,9 +40,14 @@ pub(super) fn read_all(texts: &[Text], inputs: Inputs) -> Vec<Trusted> {
     paths.dedup();
     let read = |path: PathBuf| {
         let content = read(&path, inputs).map_err(|error| error.to_string());
-        Trusted { path, content }
+        Named { path, content }
     };
     paths.into_iter().map(read).collect()
+}
+
+/// Returns whether the text may name a file; most of them need no second look.
+fn has_any(text: &Text) -> bool {
+    text.text.contains(KEY) || text.text.contains(FILE)
 }
 
 /// Returns the bytes of a file, as many as a configuration may have.
@@ -48,12 +57,16 @@ fn read(path: &Path, inputs: Inputs) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Adds the values of the key in `table` and in all tables inside of it.
+/// Adds the paths in `table` and in all tables inside of it.
 fn find(table: &DeTable<'_>, named: &mut Vec<String>) {
     for (key, value) in table {
-        match value.get_ref().as_str() {
-            Some(text) if key.get_ref() == KEY => named.push(text.to_owned()),
-            Some(_) | None => find_in(value.get_ref(), named),
+        match value.get_ref() {
+            DeValue::String(text) if key.get_ref() == KEY => named.push(text.to_string()),
+            DeValue::Array(values) if LISTS.contains(&key.get_ref().as_ref()) => {
+                let values = values.iter().filter_map(|value| value.get_ref().as_str());
+                named.extend(values.filter_map(|text| text.strip_prefix(FILE)).map(str::to_owned));
+            }
+            value => find_in(value, named),
         }
     }
 }
