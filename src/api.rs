@@ -4,6 +4,7 @@
 //! Counts are totals since the start of the process, whatever was cleared; `cleared` has what they were then. Sizes are bytes, durations are seconds as a decimal number, points
 //! in time are RFC 3339 text in UTC.
 
+mod access;
 mod agent;
 mod announce;
 mod check_now;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use access::{AccessDecision, AccessQuery};
 pub use agent::Agent;
 pub use announce::{Announce, AnnouncedListener};
 pub use check_now::{Act, ActKind, CheckDone, CheckRun};

@@ -87,6 +87,10 @@ backend = { dictionary = "backends", probability = 0.5 }
 [[operations]]
 include-name = "GET /v1/sessions"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404]
+# That an address is one, and that a listener is known, is more than a schema can say.
+[[operations]]
+include-name = "GET /v1/acl"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404]
 # That a name is known, and that a change names one, is more than a schema can say.
 [[operations]]
 include-name = "PATCH /v1/backends"

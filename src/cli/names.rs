@@ -157,6 +157,8 @@ mod tests {
             ("ctl check web/a ", Some(NameKind::Backends)),
             ("ctl listener ", Some(NameKind::Listeners)),
             ("ctl listener in ", None),
+            ("ctl acl test ", None),
+            ("ctl acl test ::1 ", Some(NameKind::Listeners)),
             ("ctl backends ", Some(NameKind::Pools)),
             ("ctl backends web ", None),
             ("ctl discover ", Some(NameKind::Pools)),

@@ -43,6 +43,7 @@ use std::path::Path;
 
 pub use address::{Resolver, Target, is_server, parse_bind, system_resolver};
 pub use admin_socket::{NO_DEFAULT_ADMIN_SOCKET, default_admin_socket};
+pub use check::access::read_lists_again;
 pub use check::conflicts::{is_circle, is_circle_at_home, is_overlap};
 pub use check::listener::BACKLOG;
 pub use check::reader::{check_name, check_running_name};

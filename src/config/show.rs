@@ -129,7 +129,8 @@ impl fmt::Display for Listener {
             write!(f, " max_sessions={max}")?;
         }
         for rule in [Rule::Allow, Rule::Deny] {
-            shown_list(self.access.as_deref(), rule).map_or(Ok(()), |list| write!(f, " {}={list}", rule.as_str()))?;
+            shown_list(self.access.as_deref(), rule)
+                .map_or(Ok(()), |list| write!(f, " {}={list}", rule.as_str()))?;
         }
         if let Some(proxy) = &self.proxy_protocol {
             write!(f, " proxy_protocol={proxy}")?;

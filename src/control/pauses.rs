@@ -6,16 +6,16 @@ use std::collections::HashSet;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;
-use crate::config::Config;
 use crate::config::model::OwnSocket;
+use crate::config::{self, Config};
 use crate::control::audit;
 use crate::control::control_loop::{ControlLoop, ControlStage};
 use crate::control::events::Draft;
 use crate::control::status::{ControlState, Pause};
-use crate::messages::reload::{Answer, Listening, Mode, Refused, ReloadRequest};
+use crate::messages::reload::{Answer, Listening, Mode, Refused, ReloadRequest, Source};
 use crate::messages::request::{Done, Refusal, Reply};
 use crate::pool::PoolId;
-use crate::sys::timestamp;
+use crate::sys::{INPUTS, timestamp};
 
 impl ControlLoop {
     /// Pauses a listener, or makes it listen again; answers once that is so. It waits for no file that a reload reads,
@@ -77,6 +77,15 @@ impl ControlLoop {
             None => {}
         }
         names
+    }
+
+    /// Returns what reads the configuration that runs, with the files of its lists of networks as they are now.
+    pub(super) fn lists_source(&self) -> Source {
+        let running = Arc::clone(&self.control.config);
+        Arc::new(move |_| {
+            let read = config::read_lists_again(&running, INPUTS);
+            read.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+        })
     }
 
     /// Records that the sockets are as `listening` wants them.

@@ -25,7 +25,7 @@ use crate::control::watch::{FileWatch, WATCH};
 use crate::logging;
 use crate::messages::reload::{Answer, ChangeImpact, Mode, Refused, ReloadReport, ReloadRequest};
 use crate::messages::report::Report;
-use crate::messages::topology::{Loadable, Loaded, Read, StagedChange};
+use crate::messages::topology::{Loadable, Loaded, Opened, Read, StagedChange};
 use crate::pool::Snapshot;
 use crate::sys::{Notice, timestamp};
 
@@ -111,11 +111,17 @@ impl ControlLoop {
     }
 
     fn load(&mut self, request: ReloadRequest) {
-        let (mode, is_applied) = (request.mode, request.mode == Mode::Apply);
-        if is_applied {
+        let mode = request.mode;
+        if mode == Mode::Apply {
             self.notify(Notice::Reloading);
         }
-        let Some(source) = request.source.clone().or_else(|| self.control.source.clone()) else {
+        let source = match mode {
+            Mode::Lists => Some(self.lists_source()),
+            Mode::Apply | Mode::DryRun | Mode::Listeners => {
+                request.source.clone().or_else(|| self.control.source.clone())
+            }
+        };
+        let Some(source) = source else {
             self.refuse(request, Refused::wrong(vec!["there is no file to read again".into()]));
             return self.notify_over(mode);
         };
@@ -133,11 +139,14 @@ impl ControlLoop {
         let known_names = self.sources.known_names();
         let run = move || {
             let read = source(&known_names).map_err(Refused::wrong).and_then(|config| {
-                let opened = if is_applied {
-                    Some(site.open(&config)?)
-                } else {
-                    site.preflight(&config)?;
-                    None
+                let opened = match mode {
+                    Mode::Apply => Some(site.open(&config)?),
+                    // Its files are open.
+                    Mode::Lists => Some(Box::new(|| {}) as Opened),
+                    Mode::DryRun | Mode::Listeners => {
+                        site.preflight(&config)?;
+                        None
+                    }
                 };
                 let is_known = |pool: &str, source: &str| answered.contains(&(pool.into(), source.into()));
                 let listed = first_answers(&config, is_known)
@@ -237,7 +246,7 @@ impl ControlLoop {
                     let config = Arc::clone(&self.control.config);
                     self.follow(request, &config, staged);
                 } else {
-                    if staged.is_some() {
+                    if staged.is_some() && mode == Mode::Apply {
                         self.sources.begin_with(listed, &config.hosts);
                     }
                     self.follow(request, &config, staged);
@@ -282,12 +291,12 @@ impl ControlLoop {
             self.give_way(&giving_way, &merged);
             self.reconfigure(&merged, staged);
         }
-        if mode == Mode::Apply {
+        if mode.is_applied() {
             self.control.kept.registrations.placements.follow(&placed, &file_before, config);
         }
         let epoch = self.control.snapshot.epoch;
         let report = ReloadReport { mode, epoch, changes, notes };
-        if mode == Mode::Apply {
+        if mode.is_applied() {
             self.applied(&who, config, &report);
             self.forget_pauses();
         }
@@ -349,7 +358,7 @@ impl ControlLoop {
 
     fn refuse(&mut self, request: ReloadRequest, refused: Refused) {
         let ReloadRequest { who, mode, answer, .. } = request;
-        if mode == Mode::Apply {
+        if mode.is_applied() {
             self.count_failure(&who, &refused.errors);
         }
         self.answer_order(answer, Err(refused));

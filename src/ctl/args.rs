@@ -1,6 +1,6 @@
 //! The flags of `l4lb ctl`: the request, its target and the format of the answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -252,6 +252,11 @@ pub(super) enum Action {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Lists of networks, by which listeners admit clients
+    Acl {
+        #[command(subcommand)]
+        action: AclAction,
+    },
     /// Explain why a session got its backend, and why it ended
     #[command(group(clap::ArgGroup::new("what").required(true)))]
     Explain {
@@ -302,6 +307,29 @@ pub(super) enum Action {
         #[arg(long)]
         toml: bool,
     },
+}
+
+/// What happens to lists of networks.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub(super) enum AclAction {
+    /// Show whether listeners admit a client, and which entry of which list decides
+    #[command(
+        after_help = "The address of the socket counts: behind a balancer that sends a PROXY header, that of the balancer."
+    )]
+    Test {
+        /// The address of the client
+        #[arg(value_name = "ADDR")]
+        client: IpAddr,
+        /// Only this listener, as in `l4lb ctl listeners` [default: all]
+        #[arg(value_name = "LISTENER")]
+        listener: Option<String>,
+    },
+    /// Read the files of the lists again, and nothing else
+    #[command(
+        after_help = "The lists of all listeners are replaced in one step. A file that cannot be read, or a line that is no network,\n\
+                      changes nothing. Open sessions stay."
+    )]
+    Reload,
 }
 
 /// What happens to counters.

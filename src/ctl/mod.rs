@@ -1,10 +1,12 @@
 //! The client of the admin API: `l4lb ctl`, `l4lb register` and the requests of `l4lb top`.
 //!
 //! `args` has the flags, `target` finds the API, `client` asks, `routes` names the paths, `show` turns answers into
-//! text. `change` changes backends, `settings` reads KEY=VALUE, `check` runs their checks, `drain` waits until they have
+//! text. `change` changes backends, `access` shows what lists of networks
+//! say, `settings` reads KEY=VALUE, `check` runs their checks, `drain` waits until they have
 //! no session left, `stop` until the process has ended;
 //! `register` keeps a backend registered; `names` is for shells that complete them.
 
+mod access;
 mod args;
 mod change;
 mod check;
@@ -47,7 +49,7 @@ pub(crate) use settings::KEYS as SETTING_KEYS;
 pub(crate) use show::{stage_word, state_words};
 pub(crate) use target::At;
 
-use args::{Action, CountersAction, SessionArgs, Verb};
+use args::{AclAction, Action, CountersAction, SessionArgs, Verb};
 
 /// Sends the request of `args` and prints the answer.
 pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<(), Failure> {
         (Err(failure), Action::Check { .. }) => return Err(failure.without_result()),
         (client, _) => client?,
     };
-    if matches!(args.action, Action::Reload { .. }) {
+    if matches!(args.action, Action::Reload { .. } | Action::Acl { action: AclAction::Reload }) {
         client = client.with_patience(api::RELOAD_ANSWER_MAX + client::ANSWER_TIMEOUT);
     }
     let ctl = Ctl { client, json: args.json() };
@@ -167,6 +169,14 @@ impl Ctl {
             }
             Action::Reload { dry_run: false } => {
                 self.ask(Method::POST, "/v1/config/reload", NOTHING, show::reload)
+            }
+            Action::Acl { action: AclAction::Reload } => {
+                self.ask(Method::POST, "/v1/acl/reload", NOTHING, show::reload)
+            }
+            Action::Acl { action: AclAction::Test { client, listener } } => {
+                let query = [("address", Some(client.to_string())), ("listener", listener.clone())];
+                let path = routes::query("/v1/acl", &query);
+                self.get(&path, |rows: &Vec<_>| access::decisions(rows))
             }
             Action::Explain { session, .. } => {
                 let session = session.as_deref().unwrap_or_default();

@@ -68,6 +68,18 @@ pub enum Mode {
     DryRun,
     /// Run the present one on, with other sockets: a listener pauses, or listens again.
     Listeners,
+    /// Run the present one on, with the files of its lists of networks as they are now.
+    Lists,
+}
+
+impl Mode {
+    /// Returns whether what was read becomes the running configuration.
+    pub fn is_applied(self) -> bool {
+        match self {
+            Self::Apply | Self::Lists => true,
+            Self::DryRun | Self::Listeners => false,
+        }
+    }
 }
 
 /// The changes of a configuration, made or predicted.

@@ -123,7 +123,7 @@ fn one_mistake_hides_no_other() {
             "x.toml:9: listener 1.2.3.4: pool: there is no pool \"wob\", did you mean \"web\"?",
             "x.toml:10: listener #2: bind: missing, write bind = \"ADDR:PORT\"",
             "x.toml:10: listener #2: pool: missing: the file has 2 pools, name the one to serve",
-            "x.toml:11: listener #2: bnd: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, allow, deny, proxy_protocol, tls, on_no_sni, route, timeouts, did you mean \"bind\"?",
+            "x.toml:11: listener #2: bnd: unknown key, expected one of name, bind, pool, backlog, accept, max_sessions, allow, deny, on_refuse, proxy_protocol, tls, on_no_sni, route, timeouts, did you mean \"bind\"?",
             "x.toml:14: pool \"web\": tcp: keepalive: must be false or a table {idle, interval, count}, got boolean true",
             "x.toml:14: pool \"web\": tcp: nodelay: must be true or false, got 3",
             "x.toml:15: pool \"web\": health: must be a table, got integer 4",

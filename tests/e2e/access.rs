@@ -14,6 +14,7 @@ use crate::harness::backends::{Visit, backends};
 use crate::harness::daemon::Daemon;
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{PATIENCE, new_socket, until};
+use crate::harness::program::output;
 
 const HOME: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -58,11 +59,8 @@ fn an_ipv4_client_of_an_ipv6_listener_is_the_ipv4_client() {
     let mut service = backends.start();
     service.change(|config| {
         let first = config.listeners[0].clone();
-        let both = l4lb::config::model::Listener {
-            name: "both".into(),
-            bind: "[::]:0".parse().unwrap(),
-            ..first
-        };
+        let both =
+            l4lb::config::model::Listener { name: "both".into(), bind: "[::]:0".parse().unwrap(), ..first };
         config.listeners.push(both);
     });
     let port = service.server.address_of("both").expect("it listens").port();
@@ -81,10 +79,8 @@ fn while_lists_are_replaced_no_client_meets_half_of_one() {
     let backends = backends(1);
     let service = backends.start();
     let address = service.address();
-    let both = [
-        lists(&["127.0.0.2"], &["127.0.0.0/8"]),
-        lists(&["127.0.0.0/8"], &["127.0.0.3", "127.0.0.1"]),
-    ];
+    let both =
+        [lists(&["127.0.0.2"], &["127.0.0.0/8"]), lists(&["127.0.0.0/8"], &["127.0.0.3", "127.0.0.1"])];
     service.reload(&both[0]);
     until("the workers have a list", || !is_served(address, STRANGER));
     std::thread::scope(|scope| {
@@ -133,5 +129,24 @@ fn a_reload_reads_the_files_of_lists_again_and_open_sessions_stay() {
     write("127.0.0.1\n");
     service.server.signal("HUP", 1);
     until("the workers have the list", || is_served(address, STRANGER));
+    // The files alone: what else is in the configuration is not read.
+    service.server.rewrite("nonsense");
+    write("127.0.0.0/24\n");
+    let ctl = |args: &[&str]| {
+        let printed = output(&mut service.server.command(&[&["ctl", "acl"], args].concat()));
+        (String::from_utf8(printed.stdout).expect("UTF-8"), String::from_utf8(printed.stderr).expect("UTF-8"))
+    };
+    let admitted = "admitted, no list has the address";
+    until("the API has the list", || ctl(&["test", "127.0.0.3"]).0.contains(admitted));
+    let (done, errors) = ctl(&["reload"]);
+    assert!(done.starts_with("1 change applied"), "{done} {errors}");
+    until("the workers have the list", || !is_served(address, STRANGER));
+    let place = format!("refused, deny 127.0.0.0/24 ({}:1)\n", list.display());
+    let (refused, _) = ctl(&["test", "::ffff:127.0.0.3"]);
+    assert!(refused.ends_with(&place), "{refused}");
+    fs::remove_file(&list).expect("remove the list");
+    let (done, errors) = ctl(&["reload"]);
+    assert!(done.is_empty() && errors.contains("deny.txt: cannot read it"), "{done} {errors}");
+    assert!(ctl(&["test", "127.0.0.3", "nobody"]).1.contains("there is no listener \"nobody\""));
     stays.leave();
 }

@@ -14,8 +14,7 @@ use crate::network::{Net, client_address, front_address, listed_address};
 /// The address that the clients of balancers in front have connected to.
 pub(crate) const DESTINATION: ([u8; 4], u16) = ([198, 51, 100, 7], 443);
 /// Lists of a listener: of those in 192.160.0.0/12, only the first [`ALLOWED`] addresses are admitted.
-pub(crate) const LISTS: &str =
-    "allow = [\"0.0.0.0/0\", \"192.160.0.0/30\"]\ndeny = [\"192.160.0.0/12\"]\n";
+pub(crate) const LISTS: &str = "allow = [\"0.0.0.0/0\", \"192.160.0.0/30\"]\ndeny = [\"192.160.0.0/12\"]\n";
 const ALLOWED: usize = 4;
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// A deadline is rounded up to a tick, and falls due in the first turn after it.
@@ -109,9 +108,8 @@ impl Net {
     pub(crate) fn greet(&mut self, id: usize) {
         let conn = &mut self.conns[id];
         conn.is_listed = self.has_lists && !self.peers_behave && id % 8 == 3;
-        conn.is_behind = self.listens_behind.is_some()
-            && !conn.is_listed
-            && (self.peers_behave || !id.is_multiple_of(8));
+        conn.is_behind =
+            self.listens_behind.is_some() && !conn.is_listed && (self.peers_behave || !id.is_multiple_of(8));
         if self.welcome(id) != Welcome::Header {
             return;
         }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::reader::{Reader, quote};
 use crate::admission::access::FILE;
-use crate::admission::{Access, Item, ListFile};
+use crate::admission::{Access, Item, ListFile, Rule};
 use crate::base::network::{EXPECTED, Network, NoNetwork};
 use crate::config::error::Error;
+use crate::config::model::Config;
 use crate::config::parse::file::{self, Inputs};
+use crate::config::parse::label::label;
 use crate::config::parse::raw::{Key, RawListener};
 use crate::config::parse::report::{Report, Scope};
 use crate::config::ranges::{ACCESS_ITEMS_MAX, LIST_MISTAKES_MAX};
@@ -58,35 +60,78 @@ fn items(read: &mut Reader<'_>, name: &str, key: &Key, inputs: Inputs) -> Vec<It
 /// Returns the networks of a file; reports why it has none, and each line that is wrong.
 fn file(read: &mut Reader<'_>, name: &str, key: &Key, path: PathBuf, inputs: Inputs) -> Option<ListFile> {
     let path = read.folder(key).join(path);
-    let text = match file::read(&path, 0, inputs) {
-        Ok(text) => text,
-        Err(error) => {
+    let scope = format!("{}: {name}", read.scope.name);
+    match read_list(path, &scope, inputs) {
+        Ok(list) => Some(list),
+        Err(Wrong::Unreadable(error)) => {
             read.wrong(name, key, error);
-            return None;
+            None
         }
-    };
-    let (mut networks, mut mistakes) = (Vec::new(), 0);
+        Err(Wrong::Lines(errors)) => {
+            errors.into_iter().for_each(|error| read.report.add_unreadable(error));
+            None
+        }
+    }
+}
+
+/// Why a file is no list.
+enum Wrong {
+    Unreadable(Error),
+    Lines(Vec<Error>),
+}
+
+/// Returns the networks of a file, or what is wrong with it: its first mistakes, for the list that `scope` names.
+fn read_list(path: PathBuf, scope: &str, inputs: Inputs) -> Result<ListFile, Wrong> {
+    let text = file::read(&path, 0, inputs).map_err(Wrong::Unreadable)?;
+    let (mut networks, mut errors, mut more) = (Vec::new(), Vec::new(), 0);
     for (line, number) in text.text.lines().zip(1..) {
         let line = line.split_once('#').map_or(line, |(before, _)| before).trim();
         match line.parse() {
             Ok(network) => networks.push((number, network)),
             Err(_) if line.is_empty() => {}
-            Err(NoNetwork { .. }) => {
-                mistakes += 1;
-                if mistakes <= LIST_MISTAKES_MAX {
-                    let what = format!("{}: {name}: {EXPECTED}, got {}", read.scope.name, quote(line));
-                    let line = number as usize;
-                    read.report.add_unreadable(Error::Line { file: text.file.clone(), line, what });
-                }
+            Err(NoNetwork { .. }) if errors.len() < LIST_MISTAKES_MAX => {
+                let what = format!("{scope}: {EXPECTED}, got {}", quote(line));
+                errors.push(Error::Line { file: text.file.clone(), line: number as usize, what });
             }
+            Err(NoNetwork { .. }) => more += 1,
         }
     }
-    if mistakes > LIST_MISTAKES_MAX {
-        let more = mistakes - LIST_MISTAKES_MAX;
-        let what = format!("{}: {name}: {more} more lines are no networks", read.scope.name);
-        read.report.add_unreadable(Error::File { file: text.file, what });
+    if more > 0 {
+        errors.push(Error::File {
+            file: text.file,
+            what: format!("{scope}: {more} more lines are no networks"),
+        });
     }
-    Some(ListFile { path, networks })
+    if errors.is_empty() { Ok(ListFile { path, networks }) } else { Err(Wrong::Lines(errors)) }
+}
+
+/// Returns `config` with the files of all its lists as they are now. Fails with every mistake in them.
+pub fn read_lists_again(config: &Config, inputs: Inputs) -> Result<Config, Vec<Error>> {
+    let (mut config, mut errors) = (config.clone(), Vec::new());
+    for listener in &mut config.listeners {
+        let Some(access) = &listener.access else { continue };
+        let scope = label("listener", Some(&listener.name), None, 0);
+        let [allow, deny] = [Rule::Allow, Rule::Deny].map(|rule| {
+            let scope = format!("{scope}: {}", rule.as_str());
+            let read = |item: &Item| match item {
+                Item::Network(network) => Some(Item::Network(*network)),
+                Item::File(list) => match read_list(list.path.clone(), &scope, inputs) {
+                    Ok(list) => Some(Item::File(list)),
+                    Err(Wrong::Unreadable(error)) => {
+                        errors.push(error);
+                        None
+                    }
+                    Err(Wrong::Lines(lines)) => {
+                        errors.extend(lines);
+                        None
+                    }
+                },
+            };
+            access.items(rule).iter().filter_map(read).collect()
+        });
+        listener.access = Some(Arc::new(Access::new(allow, deny)));
+    }
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 
 #[cfg(test)]
@@ -94,7 +139,7 @@ mod tests {
     use std::fs::{self, File};
 
     use crate::admission::Rule;
-    use crate::config::{Inputs, Overrides, load, look, system_resolver, warnings};
+    use crate::config::{Inputs, Overrides, load, look, read_lists_again, system_resolver, warnings};
 
     const FILES: Inputs = Inputs { open: |path| File::open(path), ..Inputs::NOTHING };
 
@@ -182,5 +227,27 @@ mod tests {
         assert_eq!(first.files, [path.clone(), folder.path().join("list")]);
         fs::write(folder.path().join("list"), "10.0.0.2\n").unwrap();
         assert_ne!(look(&path, FILES).digest, first.digest);
+    }
+
+    #[test]
+    fn lists_are_read_again_whole_or_not_at_all() {
+        let folder = folder("allow = [\"192.0.2.1\", \"file:list\"]", Some("10.0.0.1\n"));
+        let path = folder.path().join("lb.toml");
+        let config = load(Some(&path), &Overrides::default(), FILES, &mut system_resolver).unwrap();
+        assert_eq!(read_lists_again(&config, FILES).unwrap(), config);
+        let list = folder.path().join("list");
+        fs::write(&list, "10.0.0.2\n10.0.0.3\n").unwrap();
+        let again = read_lists_again(&config, FILES).unwrap();
+        assert_eq!(again.listeners[0].access.as_ref().unwrap().networks(Rule::Allow), 3);
+        fs::write(&list, "10.0.0.2\nx\n").unwrap();
+        let errors = read_lists_again(&config, FILES).unwrap_err();
+        assert!(
+            errors[0].to_string().contains("list:2: listener \"in\": allow: must be an IP"),
+            "{}",
+            errors[0]
+        );
+        fs::remove_file(&list).unwrap();
+        let errors = read_lists_again(&config, FILES).unwrap_err();
+        assert!(errors[0].to_string().ends_with("No such file or directory (os error 2)"), "{}", errors[0]);
     }
 }

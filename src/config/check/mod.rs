@@ -2,9 +2,9 @@
 //! is wrong between them. Reports every mistake and continues with a stand-in; a report that is not empty discards the
 //! result.
 
+pub(super) mod access;
 pub(super) mod conflicts;
 
-mod access;
 mod admin;
 mod agent;
 mod announce;

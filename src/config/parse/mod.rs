@@ -5,7 +5,7 @@ mod document;
 pub(super) mod file;
 pub(super) mod include;
 pub(super) mod label;
+mod named;
 pub(super) mod raw;
 pub(super) mod report;
-mod named;
 mod variables;

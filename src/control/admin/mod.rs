@@ -5,6 +5,7 @@
 //! routes, `rows` turns state into JSON, `sampler` measures durations, `stream` sends events as they happen, `page` is
 //! the dashboard. `check_now` shows checks to operators, `checkers` runs them.
 
+mod access;
 mod changes;
 mod check_now;
 mod checkers;

@@ -18,7 +18,7 @@ use crate::messages::report::Report;
 use crate::messages::request::Request;
 
 /// The routes that answer after the configuration was read, which may take longer than any other answer.
-pub(super) const PATHS: [&str; 2] = [DRY_RUN, "/v1/config/reload"];
+pub(super) const PATHS: [&str; 3] = [DRY_RUN, "/v1/config/reload", "/v1/acl/reload"];
 /// Time from the end of `reload_timeout` until the control thread must have answered.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -75,7 +75,8 @@ pub(super) async fn reload(
     request(&context, who, Mode::Apply).await
 }
 
-async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
+/// Returns the result of a reload for that purpose.
+pub(super) async fn request(context: &Context, who: Peer, mode: Mode) -> Answer<api::ReloadReport> {
     let unavailable = |what: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, what);
     let (sender, answered) = oneshot::channel();
     // The client may have gone.
@@ -106,7 +107,7 @@ fn answer_timeout(reload_timeout: Duration) -> Duration {
 fn report_row(report: ReloadReport) -> api::ReloadReport {
     let changes = report.changes.iter().map(rows::change);
     api::ReloadReport {
-        applied: report.mode == Mode::Apply,
+        applied: report.mode.is_applied(),
         epoch: report.epoch,
         changes: changes.collect(),
         notes: report.notes,

@@ -22,7 +22,8 @@ use super::problem::Problem;
 use super::token::Access;
 use super::wanted::Wanted;
 use super::{
-    changes, check_now, counters, discovery, fleet, monitoring, page, reloads, rows, sessions, stop, stream,
+    access, changes, check_now, counters, discovery, fleet, monitoring, page, reloads, rows, sessions, stop,
+    stream,
 };
 use crate::api;
 use crate::base::time::Instant;
@@ -121,6 +122,7 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(counters::clear))
         .routes(routes!(stop::stop))
         .routes(routes!(ready_fail, set_ready_fail))
+        .merge(access::routes())
         .merge(discovery::routes())
         .merge(fleet::routes())
 }
