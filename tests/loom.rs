@@ -128,6 +128,7 @@ fn listener(places: Option<usize>) -> Arc<Listener> {
         timeouts: no_time,
         preread: Duration::ZERO,
         access: None,
+        on_refuse: model::OnRefuse::Reset,
         proxy_protocol: None,
         routing: None,
     };

@@ -11,7 +11,7 @@ use super::prefixes::Prefixes;
 use crate::base::hash::hash;
 use crate::base::network::Network;
 
-/// What becomes of the clients of a network.
+/// The effect of a list on the clients of its networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// They are admitted.
@@ -100,10 +100,10 @@ struct Place {
     line: Option<u32>,
 }
 
-/// What becomes of a client, and why.
+/// The answer for one client, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// Whether it is admitted.
+    /// True when it is admitted.
     pub is_admitted: bool,
     /// The network that decides; `None` when no list has the address.
     pub by: Option<Decider<'a>>,

@@ -1,4 +1,4 @@
-//! What the lists of listeners say of an address.
+//! Decisions of the lists of listeners about an address.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,14 +15,14 @@ pub struct AccessQuery {
     pub listener: Option<String>,
 }
 
-/// What becomes of a client at one listener, and what decides.
+/// The decision of one listener about a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessDecision {
     /// The listener.
     pub listener: String,
-    /// Whether it admits the client.
+    /// True when it admits the client.
     pub admitted: bool,
-    /// Whether it has lists at all.
+    /// False when it has no lists at all.
     pub has_lists: bool,
     /// The list with the network that decides, `allow` or `deny`; absent when no network has the address.
     pub rule: Option<String>,

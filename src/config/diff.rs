@@ -322,7 +322,7 @@ fn of_admin(old: &Admin, new: &Admin, keys: &mut Keys<'_>) {
 fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     // The pool is identified by its name, and the names are equal.
     let Listener { name: _, pool: _, bind, backlog, accept, max_sessions, timeouts, .. } = new;
-    let Listener { preread, access, proxy_protocol, routing, .. } = new;
+    let Listener { preread, access, on_refuse, proxy_protocol, routing, .. } = new;
     keys.value("bind", old.bind, bind);
     keys.value("backlog", old.backlog, backlog);
     keys.text("accept", old.accept.as_str(), accept.as_str());
@@ -332,6 +332,7 @@ fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     let list = |access: &Option<Arc<Access>>, rule| shown_list(access.as_deref(), rule);
     keys.maybe("allow", list(&old.access, Rule::Allow), list(access, Rule::Allow));
     keys.maybe("deny", list(&old.access, Rule::Deny), list(access, Rule::Deny));
+    keys.text("on_refuse", old.on_refuse.as_str(), on_refuse.as_str());
     keys.all(proxy::keys_in(old.proxy_protocol.as_ref()), proxy::keys_in(proxy_protocol.as_ref()));
     let tls = |routing: &Option<Routing>| routing.as_ref().and_then(Routing::tls);
     keys.maybe("tls", tls(&old.routing), tls(routing));

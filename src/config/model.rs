@@ -297,6 +297,8 @@ pub struct Listener {
     pub preread: Duration,
     /// The clients that are admitted, by the address of their socket; `None` admits all.
     pub access: Option<Arc<Access>>,
+    /// The answer to clients that are refused before they are a session.
+    pub on_refuse: OnRefuse,
     /// The clients that must begin with a header, if there are any.
     pub proxy_protocol: Option<ProxyIn>,
     /// Its routes to other pools, and what it reads for them, if there are any.
@@ -317,6 +319,28 @@ impl Listener {
             Self { pool: 0, routing, ..listener.clone() }
         };
         without_pools(self) == without_pools(other)
+    }
+}
+
+/// The answer to clients that are refused before they are a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRefuse {
+    /// A reset.
+    Reset,
+    /// An end of stream; the kernel makes a reset of it where bytes of the client are unread.
+    Close,
+}
+
+impl OnRefuse {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Reset, Self::Close];
+
+    /// Returns the word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Close => "close",
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::fmt;
 use super::error::one_line;
 use super::model::{
     AccessLog, Account, Admin, AdminSocket, Backend, BackendCheck, Check, CheckTls, Config, Expect,
-    FurtherCheck, Global, Health, Listener, LogTarget, Pool, Resolve, ScriptStep, SessionLines, Syslog, Tcp,
-    Timeouts,
+    FurtherCheck, Global, Health, Listener, LogTarget, OnRefuse, Pool, Resolve, ScriptStep, SessionLines,
+    Syslog, Tcp, Timeouts,
 };
 use super::routing::PASSTHROUGH;
 use super::units::show_duration;
@@ -131,6 +131,9 @@ impl fmt::Display for Listener {
         for rule in [Rule::Allow, Rule::Deny] {
             shown_list(self.access.as_deref(), rule)
                 .map_or(Ok(()), |list| write!(f, " {}={list}", rule.as_str()))?;
+        }
+        if self.access.is_some() || self.on_refuse != OnRefuse::Reset {
+            write!(f, " on_refuse={}", self.on_refuse.as_str())?;
         }
         if let Some(proxy) = &self.proxy_protocol {
             write!(f, " proxy_protocol={proxy}")?;

@@ -98,6 +98,7 @@ pub(crate) struct Listener {
     pub(crate) allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) deny: Vec<String>,
+    pub(crate) on_refuse: Option<&'static str>,
     pub(crate) proxy_protocol: Option<ProxyIn>,
     pub(crate) tls: Option<&'static str>,
     pub(crate) on_no_sni: Option<&'static str>,

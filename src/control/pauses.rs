@@ -3,6 +3,7 @@
 //! it paused; a new process listens.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::api::EventKind;
 use crate::base::nearest::did_you_mean;

@@ -128,7 +128,7 @@ mod tests {
         let reading = stats.read();
         for reason in RefuseReason::ALL {
             let expected = match reason {
-                RefuseReason::ProxyUntrusted => 0,
+                RefuseReason::Denied | RefuseReason::ProxyUntrusted => 0,
                 RefuseReason::PrereadLimit => 3,
                 RefuseReason::ProxyBad
                 | RefuseReason::PrereadTimeout

@@ -35,7 +35,8 @@ fn is_served(address: SocketAddr, from: Ipv4Addr) -> bool {
 }
 
 fn lists(allow: &[&str], deny: &[&str]) -> impl Fn(&mut Config) + use<> {
-    let items = |list: &[&str]| list.iter().map(|text| Item::Network(text.parse().unwrap())).collect();
+    let items =
+        |list: &[&str]| list.iter().map(|text| Item::Network(text.parse().expect("a network"))).collect();
     let access = Arc::new(Access::new(items(allow), items(deny)));
     move |config| config.listeners[0].access = Some(Arc::clone(&access))
 }
@@ -51,6 +52,18 @@ fn a_denied_client_is_reset_unread_and_is_no_session() {
     Visit::greeted(service.client_of(0, HOME)).leave();
     let totals = service.ends(&[(Done, 1)]);
     assert_eq!((totals.accepted, totals.dials), (1, 1), "{totals}");
+}
+
+#[test]
+fn a_refused_client_gets_an_end_of_stream_where_that_is_configured() {
+    let backends = backends(1).listeners(&["deny = [\"127.0.0.1\"]\non_refuse = \"close\""]);
+    let service = backends.start();
+    let mut client = TcpStream::connect(service.address()).expect("connect");
+    client.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    service.until_refused(RefuseReason::Denied, 1);
+    let totals = service.ends(&[]);
+    assert_eq!(totals.accepted, 0, "{totals}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use l4lb::base::address::Address;
 use l4lb::base::ready::Ready;
 use l4lb::base::time::Instant;
-use l4lb::config::model::Keepalive;
+use l4lb::config::model::{Keepalive, OnRefuse};
 use l4lb::config::proxy::Welcome;
 use l4lb::session::CloseMode;
 use l4lb::stats::RefuseReason;
@@ -529,7 +529,11 @@ impl Net {
     /// A client that may not connect is reset before anything is read.
     fn check_refusal(&mut self, id: usize, close_mode: CloseMode) {
         let conn = &self.conns[id];
-        assert_eq!((close_mode, conn.read, conn.token), (CloseMode::Reset, 0, None), "#{id}: it is refused");
+        let expected = match self.on_refuse {
+            OnRefuse::Reset => CloseMode::Reset,
+            OnRefuse::Close => CloseMode::Close,
+        };
+        assert_eq!((close_mode, conn.read, conn.token), (expected, 0, None), "#{id}: it is refused");
         self.coverage.hit(match self.refusal(id) {
             Some(RefuseReason::Denied) => "client denied",
             _ => "client refused",

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use l4lb::base::ready::Ready;
 use l4lb::base::rng::Rng;
 use l4lb::base::slots::Key;
+use l4lb::config::model::OnRefuse;
 use l4lb::config::proxy::{ProxyIn, ProxyOut};
 use l4lb::config::routing::OnNoSni;
 use l4lb::session::{CloseMode, Side};
@@ -135,6 +136,8 @@ pub(crate) struct Net {
     pub(crate) refused: [u64; RefuseReason::ALL.len()],
     /// Whether all listeners have the lists of networks of [`LISTS`](crate::greeting::LISTS).
     pub(crate) has_lists: bool,
+    /// What all listeners answer to clients that they refuse.
+    pub(crate) on_refuse: OnRefuse,
     /// The balancers in front of all listeners, if their headers are read.
     pub(crate) listens_behind: Option<ProxyIn>,
     /// What becomes of clients that name no server at any listener, if hellos are read.
@@ -196,6 +199,7 @@ impl Net {
             accepted: 0,
             refused: [0; RefuseReason::ALL.len()],
             has_lists: false,
+            on_refuse: OnRefuse::Reset,
             listens_behind: None,
             reads_hellos: None,
             header_bytes_taken: 0,

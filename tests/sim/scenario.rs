@@ -99,9 +99,11 @@ impl Plan {
             0 => LISTS,
             _ => "",
         };
+        // As above.
+        let on_refuse = ["reset", "close"][to_usize((timeouts.iter().sum::<u64>() / 100 + pools) % 2)];
         let preread = timeouts[0] + 500;
         let keys = format!(
-            "[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\n{lists}{reads_headers}{reads_hellos}"
+            "[[listener]]\ntimeouts = {{ preread = \"{preread}ms\" }}\non_refuse = \"{on_refuse}\"\n{lists}{reads_headers}{reads_hellos}"
         );
         text = text[..listeners_at].to_owned() + &text[listeners_at..].replace("[[listener]]\n", &keys);
         for pool in 0..pools {

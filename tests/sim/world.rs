@@ -153,6 +153,7 @@ impl World {
         let mut net = Net::new(Rng::new(rng.next_u64()), faults, Trace::new(is_loud));
         net.backends.clone_from(&plan.backends);
         net.proxy = plan.config.pools[0].proxy_protocol;
+        net.on_refuse = plan.config.listeners[0].on_refuse;
         net.has_lists = plan.config.listeners[0].access.is_some();
         net.listens_behind.clone_from(&plan.config.listeners[0].proxy_protocol);
         net.reads_hellos = plan.config.listeners[0].routing.as_ref().and_then(|routing| routing.on_no_sni);

@@ -14,7 +14,7 @@ use super::reader::{Reader, spot_of, spot_of_table, str_of};
 use super::routing;
 use crate::config::address::parse_bind;
 use crate::config::error::Invalid;
-use crate::config::model::{Accept, Listener, Timeouts};
+use crate::config::model::{Accept, Listener, OnRefuse, Timeouts};
 use crate::config::overrides::Overrides;
 use crate::config::parse::file::Inputs;
 use crate::config::parse::label::label;
@@ -30,6 +30,11 @@ const PREREAD: Duration = Duration::from_secs(3);
 
 const ACCEPTS: [(&str, Accept); 2] = {
     let [a, b] = Accept::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
+
+const ON_REFUSE: [(&str, OnRefuse); 2] = {
+    let [a, b] = OnRefuse::ALL;
     [(a.as_str(), a), (b.as_str(), b)]
 };
 
@@ -51,6 +56,7 @@ pub(super) fn check(
     let pool = pool_of(&mut read, &raw.pool, pools.len(), pool_indices);
     let backlog = read.whole("backlog", &raw.backlog, 1..=BACKLOG_MAX).unwrap_or(BACKLOG);
     let accept = read.choice("accept", &raw.accept, &ACCEPTS).unwrap_or(Accept::Reuseport);
+    let on_refuse = read.choice("on_refuse", &raw.on_refuse, &ON_REFUSE).unwrap_or(OnRefuse::Reset);
     let max_sessions = read.count("max_sessions", &raw.max_sessions, SESSIONS_MAX);
     let inherited = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
     let timeouts = pool::timeouts_of_listener(raw.timeouts.as_ref(), &scope, inherited, overrides, report);
@@ -71,6 +77,7 @@ pub(super) fn check(
             timeouts,
             preread,
             access,
+            on_refuse,
             proxy_protocol,
             routing,
         },
@@ -96,6 +103,7 @@ pub(super) fn of_flag(index: usize, bind: SocketAddr, timeouts: Timeouts) -> Pla
             timeouts,
             preread: PREREAD,
             access: None,
+            on_refuse: OnRefuse::Reset,
             proxy_protocol: None,
             routing: None,
         },

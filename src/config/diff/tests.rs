@@ -130,6 +130,7 @@ const EDITS: &[(Edit, &str)] = &[
         |c| c.listeners[0].access = Some(access(&[], &["10.0.0.1"])),
         "listener \"in\": deny (not set) -> 10.0.0.1",
     ),
+    (|c| c.listeners[0].on_refuse = model::OnRefuse::Close, "listener \"in\": on_refuse reset -> close"),
     (
         |c| c.listeners[0].timeouts.connect = Duration::from_millis(1500),
         "listener \"in\": timeouts.connect 5s -> 1s500ms",

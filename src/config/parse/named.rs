@@ -60,14 +60,14 @@ fn read(path: &Path, inputs: Inputs) -> io::Result<Vec<u8>> {
 /// Adds the paths in `table` and in all tables inside of it.
 fn find(table: &DeTable<'_>, named: &mut Vec<String>) {
     for (key, value) in table {
-        match value.get_ref() {
-            DeValue::String(text) if key.get_ref() == KEY => named.push(text.to_string()),
-            DeValue::Array(values) if LISTS.contains(&key.get_ref().as_ref()) => {
-                let values = values.iter().filter_map(|value| value.get_ref().as_str());
-                named.extend(values.filter_map(|text| text.strip_prefix(FILE)).map(str::to_owned));
-            }
-            value => find_in(value, named),
+        let (key, value) = (key.get_ref().as_ref(), value.get_ref());
+        let text = value.as_str().filter(|_| key == KEY);
+        named.extend(text.map(str::to_owned));
+        if let Some(values) = value.as_array().filter(|_| LISTS.contains(&key)) {
+            let values = values.iter().filter_map(|value| value.get_ref().as_str());
+            named.extend(values.filter_map(|text| text.strip_prefix(FILE)).map(str::to_owned));
         }
+        find_in(value, named);
     }
 }
 

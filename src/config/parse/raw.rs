@@ -129,6 +129,7 @@ pub(in crate::config) struct RawListener {
     pub(in crate::config) max_sessions: Key,
     pub(in crate::config) allow: Key,
     pub(in crate::config) deny: Key,
+    pub(in crate::config) on_refuse: Key,
     pub(in crate::config) proxy_protocol: Section<RawProxyIn>,
     pub(in crate::config) tls: Key,
     pub(in crate::config) on_no_sni: Key,

@@ -13,7 +13,7 @@ use crate::preread::routes::Conditions;
 impl Config {
     pub(super) fn listener(&self, listener: &Listener) -> written::Listener {
         let Listener { name, bind, pool, backlog, accept, max_sessions, .. } = listener;
-        let Listener { preread, access, proxy_protocol, routing, .. } = listener;
+        let Listener { preread, access, on_refuse, proxy_protocol, routing, .. } = listener;
         let bind = bind.to_string();
         let list = |rule| {
             let items = access.iter().flat_map(|access| access.items(rule));
@@ -28,6 +28,7 @@ impl Config {
             max_sessions: max_sessions.map(|max| max.get() as u64),
             allow: list(Rule::Allow),
             deny: list(Rule::Deny),
+            on_refuse: Some(on_refuse.as_str()),
             proxy_protocol: proxy_protocol.as_ref().map(|proxy| written::ProxyIn {
                 from: proxy.from.iter().map(ToString::to_string).collect(),
                 others: Some(proxy.others.as_str()),

@@ -84,7 +84,7 @@ const ADMIN: [&str; 5] = [
 ];
 const OF_LISTENER: [&str; 6] = [
     "",
-    "allow = [\"10.0.0.0/8\", \"::1\"]\ndeny = [\"10.9.9.9/16\"]",
+    "allow = [\"10.0.0.0/8\", \"::1\"]\ndeny = [\"10.9.9.9/16\"]\non_refuse = \"close\"",
     "name = \"in\"\nbacklog = 7\naccept = \"balance\"\nmax_sessions = 9",
     "timeouts = { connect = \"1ms\", idle = \"2h\" }",
     "proxy_protocol = { from = [\"10.0.0.0/8\"] }\ntls = \"passthrough\"\non_no_sni = \"reject\"\n\

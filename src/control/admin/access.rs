@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new().routes(routes!(test)).routes(routes!(reload))
 }
 
-/// What the lists of listeners say of an address
+/// Decisions of the lists of listeners about an address
 ///
 /// The address of the socket counts: behind a balancer with a PROXY header that is the balancer.
 #[utoipa::path(

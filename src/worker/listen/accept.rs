@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use crate::config::model::Accept;
+use crate::config::model::{Accept, OnRefuse};
 use crate::pool::{Listener, Snapshot};
 use crate::stats::{PauseReason, RefuseReason};
 use crate::sys::{Kernel, concerns_one_connection, lacks_resources};
@@ -147,7 +147,7 @@ impl<K: Kernel> Acceptor<K> {
         }
     }
 
-    /// Resets a client that may not connect here. It was no session, and gives its place back.
+    /// Ends a client that may not connect here. It was no session, and gives its place back.
     fn refuse(
         &mut self,
         core: &mut Core<K>,
@@ -155,8 +155,11 @@ impl<K: Kernel> Acceptor<K> {
         client: K::Socket,
         (peer, reason): (SocketAddr, RefuseReason),
     ) {
-        core.kernel.reset(client);
-        let Some(slot) = self.listeners.get_mut(index) else { return };
+        let Some(slot) = self.listeners.get_mut(index) else { return core.kernel.reset(client) };
+        match slot.listener.settings.on_refuse {
+            OnRefuse::Reset => core.kernel.reset(client),
+            OnRefuse::Close => core.kernel.close(client),
+        }
         core.admission.leave(&slot.listener);
         slot.listener.stats().of(core.index).turned_away[reason.index()].add(1);
         if let Some(untold) = slot.refusal_log.take(core.now) {
