@@ -15,6 +15,12 @@ pub fn system_resolver(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(host_and_port.to_socket_addrs()?.collect())
 }
 
+/// Whether the host is this machine, RFC 6761, 6.3.
+pub(in crate::config) fn is_local(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
 /// Parses the address of a listener. `:9090` means every IPv4 address; host names are not accepted.
 pub fn parse_bind(text: &str) -> Result<SocketAddr, Invalid> {
     match split(text, Ipv4Addr::UNSPECIFIED)? {

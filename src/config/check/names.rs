@@ -1,11 +1,12 @@
 //! Host names in `address`: each is a source, see [`Host`]. `localhost` is none, because it never moves: it is a backend
 //! in the family in which something listens, and 127.0.0.1 where nothing knows it (RFC 6761, 6.3).
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use super::tls::Trust;
 use crate::base::address::Address;
-use crate::config::address::{Resolver, Target};
+use crate::config::address::{Resolver, Target, is_local};
 use crate::config::discover::{Discover, Host, Kind};
 use crate::config::error::Invalid;
 use crate::config::model::{Backend, Resolve};
@@ -31,8 +32,16 @@ impl Names<'_> {
     pub(super) fn find(&mut self, target: &Target) -> Result<Found, Invalid> {
         let Target::Host { host, port } = target else { return Ok(Found::At(target.resolve(self.resolve)?)) };
         if is_local(host) {
-            let here = || Address::from((Ipv4Addr::LOCALHOST, *port));
-            return Ok(Found::At(target.resolve(self.resolve).unwrap_or_else(|_| here())));
+            let mut is_unasked = false;
+            let found = target.resolve(&mut |name| {
+                (self.resolve)(name).inspect_err(|error| is_unasked = error.kind() == ErrorKind::ResourceBusy)
+            });
+            return match found {
+                Ok(address) => Ok(Found::At(address)),
+                // It may be known, in another family: a reload would move the backend.
+                Err(invalid) if is_unasked => Err(invalid),
+                Err(_) => Ok(Found::At(Address::from((Ipv4Addr::LOCALHOST, *port)))),
+            };
         }
         let addresses = match (target.addresses(self.resolve), self.policy) {
             (Ok(all), _) => Ok(all),
@@ -41,12 +50,6 @@ impl Names<'_> {
         };
         Ok(Found::Host { name: host.clone(), port: *port, addresses })
     }
-}
-
-/// RFC 6761, 6.3.
-fn is_local(host: &str) -> bool {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    host == "localhost" || host.ends_with(".localhost")
 }
 
 /// A backend at a host name.
