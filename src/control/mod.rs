@@ -302,11 +302,12 @@ impl ControlLoop {
         let new: Vec<WorkerLink> =
             members.iter().filter(|member| !is_known(&self.links, member.id)).map(WorkerLink::new).collect();
         self.links.extend(new);
+        // Before what follows says more of them: where they are from, and by whom they were set.
+        self.remember_notes(&back);
         self.forget_results(&next);
         self.note_brought(brought, &next);
         self.hand_over(&next, &said_of_hosts);
         self.replace_snapshot(next);
-        self.remember_notes(&back);
         self.align_agents();
         self.control.drain_timeout = config.global.drain_timeout;
         for pool in self.control.snapshot.pools.clone() {

@@ -47,7 +47,7 @@ impl ControlLoop {
             }
             log::info!(
                 pool:% = name, backend:% = backend.name, address:% = backend.address,
-                on_remove:% = policy.as_str(), sessions = backend.active();
+                on_remove:% = if is_renamed { OnRemove::Keep } else { policy }.as_str(), sessions = backend.active();
                 "backend removed"
             );
             self.removed.push(Removed {
@@ -63,10 +63,18 @@ impl ControlLoop {
                 lease: None,
             });
         }
-        // Sessions from the time of another name go with the server.
+        // Sessions from the time of another name go with the server, and stay where it is back.
         for entry in self.removed.iter_mut().filter(|entry| entry.is_renamed) {
-            if let Some(&deadline) = gone.get(&(entry.backend.pool, &entry.backend.address)) {
-                (entry.deadline, entry.next_cut, entry.is_renamed) = (deadline, deadline, false);
+            let (pool, address) = (entry.backend.pool, &entry.backend.address);
+            if let Some(&deadline) = gone.get(&(pool, address)) {
+                (entry.deadline, entry.next_cut) = (deadline, deadline);
+            } else if entry.deadline.is_some()
+                && let Some(pool) = snapshot.pools.iter().find(|known| known.id == pool)
+            {
+                let addresses = || pool.backends.iter().map(|backend| &backend.address).collect();
+                if addresses_of.entry(pool.id).or_insert_with(addresses).contains(address) {
+                    (entry.deadline, entry.next_cut) = (None, None);
+                }
             }
         }
     }

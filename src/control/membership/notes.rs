@@ -110,7 +110,7 @@ pub struct Removed {
     /// Its sessions are not cut again before then: the first cut takes a moment to be carried out.
     pub(super) next_cut: Option<Instant>,
     pub(super) admin: Admin,
-    /// Whether another backend of its pool has its address: only that gives its sessions a deadline.
+    /// Whether its server was there under another name when it was removed: its sessions are cut when that goes too.
     pub(super) is_renamed: bool,
     /// Facts about it that are not in its atomics.
     pub(super) note: Note,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::config::Config;
-use crate::config::discover::{Discover, host_of};
+use crate::config::discover::{Discover, Host, host_of};
 use crate::control::control_loop::ControlLoop;
 use crate::control::membership::origin::RuntimeOverrides;
 use crate::control::membership::state_file::SavedAuthor;
@@ -16,8 +16,9 @@ use crate::pool::{Backend, BackendId, Snapshot};
 pub(in crate::control) type SaidOfHosts = HashMap<BackendId, u16>;
 
 impl ControlLoop {
-    /// Remembers what was set of backends at an address that `merged` lists by a host name: it holds for all addresses of
-    /// that. Returns the weights that were said of addresses of hosts. Must be called before the pools change.
+    /// Remembers what was set of backends at an address that `merged` lists by a host name: it holds for that address of
+    /// the host, and for no other. Returns the weights that were said of addresses of hosts. Must be called before the
+    /// pools change.
     pub(in crate::control) fn remember_of_hosts(&mut self, merged: &Config) -> SaidOfHosts {
         let running = Arc::clone(&self.control.snapshot);
         let registrations = &self.control.kept.registrations;
@@ -27,11 +28,11 @@ impl ControlLoop {
         let said_of_hosts = said.collect();
         for next in &merged.pools {
             let Some(pool) = self.control.snapshot.pool_named(&next.name) else { continue };
-            let hosts: HashMap<&str, u16> = next
+            let hosts: HashMap<&str, &Host> = next
                 .discover
                 .iter()
                 .filter_map(Discover::as_host)
-                .map(|host| (host.backend.as_str(), host.weight))
+                .map(|host| (host.backend.as_str(), host))
                 .collect();
             if hosts.is_empty() {
                 continue;
@@ -44,19 +45,14 @@ impl ControlLoop {
             let state = self.control.view.state();
             for backend in &pool.backends {
                 let name = backend.name.as_str();
-                let (Some(&said), Some(&says)) = (said.get(name), hosts.get(name)) else { continue };
+                let (Some(&said), Some(&host)) = (said.get(name), hosts.get(name)) else { continue };
+                let says = host.weight;
                 if registrations.discovery_of(backend.id).is_some() {
                     continue;
                 }
-                let author = state.notes.get(&backend.id).and_then(SavedAuthor::of);
                 let set = RuntimeOverrides::of(backend, said).kept(said, says);
-                registrations.remember(
-                    &next.name,
-                    name,
-                    says,
-                    RuntimeOverrides { health: None, ..set },
-                    author,
-                );
+                let author = state.notes.get(&backend.id).and_then(SavedAuthor::of);
+                registrations.remember(&next.name, &host.name_at(&backend.address), says, set, author);
             }
         }
         said_of_hosts
@@ -66,6 +62,7 @@ impl ControlLoop {
     /// under the other name. Must be called before `next` is shown.
     pub(in crate::control) fn hand_over(&mut self, next: &Snapshot, said_of_hosts: &SaidOfHosts) {
         let running = &self.control.snapshot;
+        let registrations = &mut self.control.kept.registrations;
         let mut state = self.control.view.state();
         for pool in &next.pools {
             let Some(before) = running.pools.iter().find(|before| before.id == pool.id) else { continue };
@@ -83,8 +80,10 @@ impl ControlLoop {
                         backend.set_weight(set.weight_over(says));
                         let author = state.notes.get(&former.id).and_then(|note| note.admin_set.clone());
                         state.notes.entry(backend.id).or_default().admin_set = author;
+                        // From now on it is set of the name in the file; the next reload takes it from there.
+                        registrations.forget_remembered(&pool.settings.name, &former.name);
                     }
-                    // All else is remembered of the name.
+                    // All else was remembered of its new name.
                     None if host_of(&backend.name) == Some(former.name.as_str()) => {
                         backend.override_health(former.health_override());
                     }

@@ -80,8 +80,10 @@ fn reload(work: &mut ControlLoop, text: &str, addresses: &[u8]) {
         };
         runs.pools[0].backends.iter().any(is_it)
     };
-    let back: Vec<_> = work.take_returning(is_back).into_iter().map(|removed| removed.backend).collect();
+    let returned = work.take_returning(is_back);
+    let back: Vec<_> = returned.iter().map(|removed| Arc::clone(&removed.backend)).collect();
     let snapshot = Arc::new(work.control.snapshot.reconfigured_back(&runs, &back));
+    work.remember_notes(&returned);
     work.note_brought(brought, &snapshot);
     work.hand_over(&snapshot, &said);
     work.replace_snapshot(snapshot);
@@ -332,7 +334,8 @@ fn a_server_that_is_listed_by_a_name_or_by_its_address_keeps_its_sessions_health
     assert_eq!(names(&work), ["a@10.0.0.1", "a@10.0.0.2"]);
     assert_eq!(
         [1, 2].map(|last| (at(&work, last).admin(), at(&work, last).plain_weight())),
-        [(Admin::Drain, 7); 2]
+        [(Admin::Drain, 7), (Admin::Ready, 1)],
+        "it is another server"
     );
     let health =
         |work: &ControlLoop, last| (at(work, last).checked_health(), at(work, last).health_override());
@@ -357,7 +360,40 @@ fn a_server_that_is_listed_by_a_name_or_by_its_address_keeps_its_sessions_health
     assert_eq!(deadlines(&work), [("a".to_owned(), false)]);
     has(&mut work, "web.test", &[2]);
     assert_eq!(deadlines(&work), [("a".to_owned(), true)], "the server has gone, under whatever name");
+    has(&mut work, "web.test", &[1, 2]);
+    assert_eq!(deadlines(&work), [("a".to_owned(), false)], "it is back before its sessions were cut");
+    has(&mut work, "web.test", &[2]);
+    assert_eq!(deadlines(&work), [("a".to_owned(), true)], "and has gone again");
     lease.release();
+}
+
+/// A drain of one address became that of all, and what was taken back meanwhile came back.
+#[test]
+fn what_is_set_of_one_address_stays_that_of_one_while_its_name_comes_and_goes() {
+    let by_address = TEXT.replace("web.test", "10.0.0.1");
+    let mut work = start(TEXT, &[1, 2]);
+    let admins = |work: &ControlLoop| [1, 2].map(|last| at(work, last).admin());
+    set(&mut work, "a@10.0.0.1", None, Some(Admin::Maint));
+    reload(&mut work, &by_address, &[]);
+    assert_eq!(at(&work, 1).admin(), Admin::Maint);
+    reload(&mut work, TEXT, &[1, 2]);
+    assert_eq!(admins(&work), [Admin::Maint, Admin::Ready], "nothing was set of the other one");
+    reload(&mut work, &by_address, &[]);
+    set(&mut work, "a", None, Some(Admin::Ready));
+    reload(&mut work, TEXT, &[1, 2]);
+    assert_eq!(admins(&work), [Admin::Ready; 2], "it was taken back");
+    // So is what was set of all.
+    set(&mut work, "a", None, Some(Admin::Drain));
+    reload(&mut work, &by_address, &[]);
+    set(&mut work, "a", None, Some(Admin::Ready));
+    reload(&mut work, TEXT, &[1, 2]);
+    assert_eq!(admins(&work), [Admin::Ready; 2]);
+    // It counts where the name has the address only later, too.
+    reload(&mut work, &by_address, &[]);
+    set(&mut work, "a", None, Some(Admin::Drain));
+    reload(&mut work, TEXT, &[2]);
+    has(&mut work, "web.test", &[1, 2]);
+    assert_eq!(admins(&work), [Admin::Drain, Admin::Ready]);
 }
 
 #[test]
