@@ -758,6 +758,18 @@ MUTANTS = [
         "src/worker/relay/opening.rs",
         [("Err(Outcome::WouldBlock) if look.is_late =>", "Err(Outcome::WouldBlock) if look.is_late && on_no_sni == OnNoSni::Reject =>")],
     ),
+    Mutant(
+        "preread-reset-as-end",
+        "a client that resets within its hello is served like one that ends its stream there",
+        "src/worker/relay/opening.rs",
+        [("self.died_of.or_else(error).map_or(Outcome::Eof, Outcome::Failed)", "self.died_of.or_else(error).map_or(Outcome::Eof, |_| Outcome::Eof)")],
+    ),
+    Mutant(
+        "preread-uncounted",
+        "a client that has sent its hello keeps its place among those that have not",
+        "src/worker/relay/drive.rs",
+        [("            core.admission.leave_opening(&slot.listener);", "            if slot.session.end().is_some() { core.admission.leave_opening(&slot.listener); }")],
+    ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]
 

@@ -33,6 +33,8 @@ pub struct Listener {
     routed: Arc<[Tally]>,
     /// Sessions through all its versions.
     gauge: Arc<Gauge>,
+    /// Those of them with a client that has yet to send what the listener awaits.
+    opening: Arc<Gauge>,
     /// Counters of all its versions.
     stats: Arc<ListenerStats>,
 }
@@ -47,7 +49,7 @@ impl Listener {
     ) -> Self {
         let stats = Arc::new(ListenerStats::new(workers));
         let routed = counts_of(&settings);
-        Self { id, settings, pool, routes, routed, gauge: Arc::default(), stats }
+        Self { id, settings, pool, routes, routed, gauge: Arc::default(), opening: Arc::default(), stats }
     }
 
     /// Returns the version after this one, which is this one when nothing has changed.
@@ -61,13 +63,15 @@ impl Listener {
         if self.settings.is_alike(settings) && self.pool == pool && self.routes == routes {
             return Arc::clone(self);
         }
-        let (gauge, stats) = (Arc::clone(&self.gauge), Arc::clone(&self.stats));
+        let (gauge, opening, stats) =
+            (Arc::clone(&self.gauge), Arc::clone(&self.opening), Arc::clone(&self.stats));
         let table = |settings: &model::Listener| {
             settings.routing.as_ref().map(|routing| routing.table.all().to_vec())
         };
         let is_same = table(&self.settings) == table(settings) && self.routes == routes;
         let routed = if is_same { Arc::clone(&self.routed) } else { counts_of(settings) };
-        Arc::new(Self { id: self.id, settings: settings.clone(), pool, routes, routed, gauge, stats })
+        let settings = settings.clone();
+        Arc::new(Self { id: self.id, settings, pool, routes, routed, gauge, opening, stats })
     }
 
     /// Returns the pools of its sessions: its own first, then those of its routes.
@@ -104,6 +108,11 @@ impl Listener {
     /// Returns the gauge of sessions through all its versions.
     pub fn gauge(&self) -> &Gauge {
         &self.gauge
+    }
+
+    /// Returns the gauge of those with a client that has yet to send what the listener awaits.
+    pub fn opening(&self) -> &Gauge {
+        &self.opening
     }
 
     /// Returns the counters of all its versions.

@@ -1,5 +1,6 @@
 //! What a session has moved, where it stands, and its summary. Changes nothing but what is counted already.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::base::time::Instant;
@@ -71,6 +72,11 @@ impl Session {
     /// Returns true when a short read of this side, or EAGAIN of a splice, no longer proves that it has nothing left.
     pub fn hides_more(&self, side: Side) -> bool {
         self.endpoint(side).closing
+    }
+
+    /// Returns the error that this side has died of, as far as it was taken.
+    pub fn error_of(&self, side: Side) -> Option<ErrorKind> {
+        self.endpoint(side).error
     }
 
     /// Returns true when the end of the stream is known and must follow the bytes held.

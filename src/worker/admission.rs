@@ -21,7 +21,10 @@ const SCARCE: usize = 64;
 
 /// Clients that send nothing could take all places of all listeners. So one place of so many is for them.
 const OPENING_SHARE: usize = 4;
-/// Under a small limit so many may wait all the same.
+/// Of those places, one of so many is for the clients of one listener, so that its silent ones leave room for the
+/// clients of another.
+const OPENING_SHARE_OF_LISTENER: usize = 2;
+/// So many of each listener may wait, whatever the limits are and however many of other listeners wait.
 const OPENING_MIN: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +64,30 @@ impl Admission {
     }
 
     /// Takes a place among those of clients that must send something first, which must be given back by
-    /// [`Admission::leave_opening`]; returns false when there are too many.
-    pub(super) fn enter_opening(&self) -> bool {
-        let sessions_max = self.sessions_max.load(Ordering::Relaxed);
-        self.opening.enter((sessions_max / OPENING_SHARE).max(OPENING_MIN))
+    /// [`Admission::leave_opening`]; returns false when there are too many of this listener or of all.
+    pub(super) fn enter_opening(&self, listener: &Listener) -> bool {
+        let of_all = self.sessions_max.load(Ordering::Relaxed) / OPENING_SHARE;
+        let own = (listener.sessions_max() / OPENING_SHARE).min(of_all / OPENING_SHARE_OF_LISTENER);
+        if !listener.opening().enter(own.max(OPENING_MIN)) {
+            return false;
+        }
+        let is_one_of_few = listener.opening().count() <= OPENING_MIN;
+        let has_place = self.opening.enter(if is_one_of_few { usize::MAX } else { of_all });
+        if !has_place {
+            listener.opening().leave();
+        }
+        has_place
     }
 
     /// Must be called once a client has sent that, or has ended without.
-    pub(super) fn leave_opening(&self) {
+    pub(super) fn leave_opening(&self, listener: &Listener) {
+        listener.opening().leave();
         self.opening.leave();
+    }
+
+    /// Returns how many clients have yet to send what their listeners await.
+    pub fn opening(&self) -> usize {
+        self.opening.count()
     }
 
     /// Returns whether a place must be taken only for a client known to wait.

@@ -256,3 +256,22 @@ fn a_client_is_reset_when_too_many_others_have_yet_to_send_a_header() {
     until("all are gone", || service.server.totals().closed_total() == 18);
     service.audit();
 }
+
+/// The bound was common to all listeners.
+#[test]
+fn silent_clients_of_one_listener_do_not_have_those_of_another_reset() {
+    const LOCALS: &str = "proxy_protocol = { from = [\"127.0.0.0/8\"] }\ntimeouts = { preread = \"1m\" }";
+    let backends = backends(1).listeners(&[LOCALS, LOCALS]).global("max_sessions = 100");
+    let service = backends.start();
+    let mut silent: Vec<Peer> = (0..16).map(|_| service.client()).collect();
+    until("they are accepted", || service.server.totals().accepted == 16);
+    let mut others: Vec<Peer> = (0..16).map(|_| service.client_of(1, FRONT)).collect();
+    until("they are accepted", || service.server.totals().accepted == 32);
+    let mut served = others.remove(0);
+    served.sending().bytes(V1);
+    served.receiving().anything(&mut [0]);
+    silent.iter_mut().chain(&mut others).for_each(Peer::reset);
+    served.reset();
+    until("all are gone", || service.server.totals().closed_total() == 32);
+    service.audit();
+}

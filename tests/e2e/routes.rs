@@ -10,7 +10,7 @@ use axum::http::Method;
 use l4lb::api;
 use l4lb::config::{self, Overrides, system_resolver};
 use l4lb::server;
-use l4lb::session::CloseReason::{Done, HelloBad, NoSni, PrereadTimeout};
+use l4lb::session::CloseReason::{ClientGone, Done, HelloBad, NoSni, PrereadTimeout};
 use l4lb::stats::RefuseReason;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -160,6 +160,21 @@ fn who_names_no_server_is_reset_where_the_listener_rejects_that() {
     service.client().expect_reset(&hello("a.example.com", &[])[..30]);
     service.until_refused(RefuseReason::PrereadTimeout, 2);
     let totals = service.ends(&[(PrereadTimeout, 2)]);
+    assert_eq!(totals.dials, 0, "{totals}");
+}
+
+/// It was served like one that ends its stream there.
+#[test]
+fn who_resets_within_a_hello_is_gone_and_no_backend_is_dialed() {
+    let backends = behind(ROUTES);
+    let service = backends.start();
+    let whole = hello("a.example.com", &[]);
+    for part in [&whole[..whole.len() / 2], &whole[..1], b""] {
+        let mut client = service.client();
+        client.sending().bytes(part);
+        client.reset();
+    }
+    let totals = service.ends(&[(ClientGone, 3)]);
     assert_eq!(totals.dials, 0, "{totals}");
 }
 

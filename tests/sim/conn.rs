@@ -91,6 +91,8 @@ pub(crate) struct Conn {
     pub(crate) greeting: Greeting,
     /// What its stream begins with behind that.
     pub(crate) hello: Hello,
+    /// A worker has looked at a part of it after a reset, behind which nothing comes.
+    pub(crate) has_left_its_hello: bool,
     /// Its socket has the address of a balancer in front.
     pub(crate) is_behind: bool,
     /// It comes from a network that the lists of the listeners name.
@@ -184,6 +186,7 @@ impl Conn {
             edge: false,
             greeting: Greeting::default(),
             hello: Hello::default(),
+            has_left_its_hello: false,
             is_behind: false,
             is_listed: false,
             stream,

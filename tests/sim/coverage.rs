@@ -25,6 +25,7 @@ const REQUIRED: &[&str] = &[
     "Preread Eof",
     "Preread of the last",
     "Preread of a false end",
+    "Preread of a hello that was left",
     "Preread Failed",
     "client refused",
     "client denied",

@@ -2,6 +2,7 @@
 //! protocol, a part, or nothing. It is the beginning of their stream, so each byte of it has to reach their backend.
 
 use l4lb::config::routing::OnNoSni;
+use l4lb::preread::{Progress, client_hello};
 use l4lb::session::Side;
 use l4lb::sys::Token;
 
@@ -97,6 +98,13 @@ impl Conn {
             || self.hello.first != First::Anything && self.payload(self.arrived) < self.hello.len
     }
 
+    /// A worker has found these bytes, after those that it has read. Of a client that has reset they are all.
+    pub(crate) fn note_looked_at(&mut self, bytes: &[u8]) {
+        let has_header = self.read >= self.greeting.len();
+        let is_part = || matches!(client_hello::parse(bytes), Progress::More(_));
+        self.has_left_its_hello |= self.dead && has_header && is_part();
+    }
+
     /// Returns the bytes that it sends before it waits for any.
     pub(crate) fn opening_len(&self) -> u64 {
         (self.greeting.len() + self.hello.len).min(self.peer.total)
@@ -111,7 +119,7 @@ impl Conn {
                 First::Nameless | First::Plain if has_any => true,
                 First::Anything => false,
                 First::Nameless | First::Plain | First::Named | First::Bad | First::Cut => {
-                    (self.fin_in || self.dead) && self.lacks_hello()
+                    self.fin_in && !self.dead && self.lacks_hello()
                 }
             },
             "preread_timeout" => is_late && self.lacks_hello(),

@@ -373,10 +373,18 @@ impl Net {
         let is_opening = self.welcome(id) == Welcome::Header || self.reads_hellos.is_some();
         assert!(is_opening, "#{id}: a client is peeked at that must send nothing");
         let called = self.conn(id).peek(buffer.len() as u64, now);
-        let conn = &self.conns[id];
+        let reads_hellos = self.reads_hellos.is_some();
+        let conn = &mut self.conns[id];
         if let Ok(bytes) = called {
-            conn.copy_to(conn.read, &mut buffer[..to_usize(bytes)]);
+            let there = &mut buffer[..to_usize(bytes)];
+            conn.copy_to(conn.read, there);
+            if reads_hellos {
+                conn.note_looked_at(there);
+            }
         }
+        let left = conn.has_left_its_hello;
+        self.coverage.hit_if(left, "Preread of a hello that was left");
+        let conn = &self.conns[id];
         let greeting = conn.greeting.len();
         self.hit(
             id,

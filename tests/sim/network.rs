@@ -441,6 +441,10 @@ impl Net {
                 let is_later = self.roster.check_tier(worker, port, may_have_failed);
                 self.coverage.hit_if(is_later, "later tier");
                 let client = &mut self.conns[client];
+                assert!(
+                    !client.has_left_its_hello,
+                    "#{id}: dialed for a client that has reset within its hello"
+                );
                 client.partner = Some(id);
                 assert!(!client.dialed.contains(&port), "#{id}: dialed again for the same client");
                 let is_retry = client.has_left_bytes() && !client.dialed.is_empty();

@@ -381,6 +381,19 @@ impl World {
         assert!(active <= self.plan.sessions_max, "more sessions than there may be");
         let through: usize = self.listeners_ever.iter().map(|listener| listener.gauge().count()).sum();
         assert_eq!(through, active, "each session is counted for one listener, whatever its version");
+        let opening: usize = audits.iter().map(|audit| audit.opening).sum();
+        let of_listeners: usize = self.listeners_ever.iter().map(|listener| listener.opening().count()).sum();
+        assert_eq!(
+            self.admission.opening(),
+            of_listeners,
+            "each client in preread is counted for a listener"
+        );
+        // Those on their way may be in preread or not.
+        let all_opening = opening..=opening + on_their_way;
+        assert!(
+            all_opening.contains(&of_listeners),
+            "{opening} sessions in preread, {on_their_way} on their way, and {of_listeners} counted"
+        );
         assert_eq!(totals.closed_total(), self.sessions_over, "closed sessions are reported of");
         assert_eq!(stats::violations(&totals), [""; 0]);
         for listener in &self.snapshot.listeners {

@@ -12,6 +12,8 @@ use crate::worker::Worker;
 pub struct Audit {
     /// Sessions in the slab, whether dialing, relaying or waiting.
     pub sessions: usize,
+    /// Those with a client that has yet to send what its listener awaits.
+    pub opening: usize,
     /// Leases that sessions hold; at most one each.
     pub leases: usize,
     /// Connections of sessions and of checks.
@@ -46,6 +48,7 @@ impl<K: Kernel> Worker<K> {
         let relay = self.relay.audit();
         let mut audit = Audit {
             sessions: relay.sessions,
+            opening: relay.opening,
             leases: relay.leases,
             pipes: relay.pipes,
             held: relay.bytes,

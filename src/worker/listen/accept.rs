@@ -127,7 +127,10 @@ impl<K: Kernel> Acceptor<K> {
         match core.kernel.accept(&slot.socket) {
             Ok((client, peer)) => {
                 slot.next_pause = PAUSE_FIRST;
-                let is_late = || slot.listener.awaits_more(peer.ip()) && !core.admission.enter_opening();
+                let is_late = || {
+                    let listener = &slot.listener;
+                    listener.awaits_more(peer.ip()) && !core.admission.enter_opening(listener)
+                };
                 let refused = slot.refuses(peer.ip());
                 if let Some(reason) = refused.or_else(|| is_late().then_some(RefuseReason::PrereadLimit)) {
                     self.refuse(core, index, client, (peer, reason));

@@ -14,6 +14,8 @@ const PIPE_ENDS: u64 = 2;
 #[derive(Default)]
 pub(in crate::worker) struct Held {
     pub(in crate::worker) sessions: usize,
+    /// Sessions with a client that has yet to send something.
+    pub(in crate::worker) opening: usize,
     pub(in crate::worker) leases: usize,
     pub(in crate::worker) backends: usize,
     /// Open pipes, lent or not.
@@ -53,6 +55,7 @@ impl<K: Kernel> Relay<K> {
             parked += slot.conduits.iter().filter(|conduit| conduit.is_parked()).count();
             piped += slot.conduits.iter().filter(|conduit| conduit.is_piped()).count();
             queued += usize::from(slot.queued);
+            all.opening += usize::from(slot.session.is_opening());
             listed += usize::from(slot.counting == Counting::Listed);
             for direction in Direction::BOTH {
                 all.bytes[direction as usize] += slot.session.unpassed(direction);

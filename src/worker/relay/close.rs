@@ -34,7 +34,7 @@ impl<K: Kernel> Relay<K> {
         slot.count(&core.stats, core.index);
         let summary = slot.session.summary(slot.reported(end.reason), core.now);
         if summary.stage == Stage::Preread {
-            core.admission.leave_opening();
+            core.admission.leave_opening(&slot.listener);
         }
         core.stats.on_closed(&summary);
         core.stats.on_header_lost(slot.session.unwritten_preface());

@@ -116,7 +116,7 @@ impl<K: Kernel> Relay<K> {
         core.stats.on_taken(share.taken);
         core.turn.spend(&share);
         if was_opening && slot.session.stage() != Stage::Preread {
-            core.admission.leave_opening();
+            core.admission.leave_opening(&slot.listener);
         }
         match slot.session.end() {
             Some(end) => self.close(core, key, end),
@@ -226,8 +226,10 @@ fn run<K: Kernel>(
             conduits[direction as usize].flush(kernel, socket, is_last, relay_buffers, now)
         }
         Op::Preread => {
-            let (may_end, is_late) = (session.hides_more(Side::Client), session.is_late());
-            let look = Look { socket, may_end, is_late };
+            let is_late = session.is_late();
+            // Its event may be the one that was lost.
+            let may_end = is_late || session.hides_more(Side::Client);
+            let look = Look { socket, may_end, died_of: session.error_of(Side::Client), is_late };
             preread(kernel, &look, &mut relay_buffers.buffers, stats, (listener, origin))
         }
         Op::ShutdownWrite(_) => match kernel.shutdown_write(socket) {

@@ -35,6 +35,8 @@ pub(super) struct Look<'a, S> {
     pub(super) socket: &'a S,
     /// It may have ended its stream.
     pub(super) may_end: bool,
+    /// The error that has ended it, if that was taken.
+    pub(super) died_of: Option<io::ErrorKind>,
     /// This is the last look.
     pub(super) is_late: bool,
 }
@@ -50,16 +52,23 @@ impl<S> Look<'_, S> {
         // Asked before the peek, which then returns all that ever comes.
         let has_ended = self.may_end && kernel.has_ended(self.socket);
         let there = match kernel.peek(self.socket, room) {
-            Ok(0) => return Err(Outcome::Eof),
+            // It may have reset behind its end.
+            Ok(0) => return Err(self.end(kernel)),
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Outcome::WouldBlock),
             Err(error) => return Err(Outcome::Failed(error.kind())),
         };
         match parse(&room[..there]) {
-            Progress::More(_) if has_ended => Err(Outcome::Eof),
+            Progress::More(_) if has_ended => Err(self.end(kernel)),
             Progress::More(_) => Err(Outcome::WouldBlock),
             progress @ (Progress::Done(..) | Progress::Refused(_)) => Ok(progress),
         }
+    }
+
+    /// Returns how the stream has ended: a reset is no end of it.
+    fn end<K: Kernel<Socket = S>>(&self, kernel: &mut K) -> Outcome {
+        let error = || kernel.take_error(self.socket).map(|error| error.kind());
+        self.died_of.or_else(error).map_or(Outcome::Eof, Outcome::Failed)
     }
 }
 
