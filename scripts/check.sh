@@ -17,8 +17,8 @@ trap 'rm -rf "$OUTPUT"' EXIT
 
 # Checks that measure no time, the longest first: they run side by side, and each one's output is printed when it ends.
 names_of_untimed() {
-    echo fleet segments syscalls dashboard programs health-servers proxy-protocol server-names agent namespaces metrics discovery \
-        hosts service half-close doctor demo import syslog release
+    echo fleet segments syscalls dashboard programs health-servers proxy-protocol server-names postgres-names agent namespaces \
+        metrics discovery hosts service half-close doctor demo import syslog release
 }
 
 # Checks that measure a time or the use of a processor: each one has the machine for itself.

@@ -688,7 +688,7 @@ MUTANTS = [
         "preread-last-look",
         "a client whose event was lost is reset, though its header is there",
         "src/session/deadlines.rs",
-        [("self.phase = Phase::Opening { until, is_late: true };", "let _ = until;\n                self.cut(CloseReason::PrereadTimeout);")],
+        [("self.phase = Phase::Opening { until, is_late: true, lacks_room: false };", "let _ = until;\n                self.cut(CloseReason::PrereadTimeout);")],
     ),
     Mutant(
         "preread-last-header",
@@ -769,6 +769,43 @@ MUTANTS = [
         "a client that has sent its hello keeps its place among those that have not",
         "src/worker/relay/drive.rs",
         [("            core.admission.leave_opening(&slot.listener);", "            if slot.session.end().is_some() { core.admission.leave_opening(&slot.listener); }")],
+    ),
+    Mutant(
+        "postgres-unasked",
+        "a backend gets the hello without being asked for TLS",
+        "src/worker/relay/connect.rs",
+        [("            Dial::Connected if asks_for_tls => self.ask_for_tls(core, key),\n", "            Dial::Connected if asks_for_tls && key.index == u32::MAX => self.ask_for_tls(core, key),\n")],
+    ),
+    Mutant(
+        "postgres-any-answer",
+        "a backend that refuses TLS gets the hello",
+        "src/worker/relay/postgres.rs",
+        [("if answer[..bytes] == [GRANTED] {", "if bytes == 1 {")],
+    ),
+    Mutant(
+        "postgres-stuffed",
+        "what is stuffed behind the answer to a request is lost",
+        "src/worker/relay/postgres.rs",
+        [("if answer[..bytes] == [GRANTED] {", "if answer[0] == GRANTED {")],
+    ),
+    Mutant(
+        "postgres-once",
+        "a request that is written in pieces loses the rest",
+        "src/worker/relay/postgres.rs",
+        [("                request.written += bytes;", "                request.written += bytes.max(request.bytes.len() - request.header);")],
+    ),
+    Mutant(
+        "postgres-request-kept",
+        "a request that was answered is relayed, too",
+        "src/worker/relay/postgres.rs",
+        [("        if let Err(error) = take(kernel, look.socket, room) {", "        if let Err(error) = take(kernel, look.socket, &mut room[..1]) {")],
+    ),
+    Mutant(
+        "postgres-no-room",
+        "a client without room for an answer is never answered",
+        "src/session/machine.rs",
+        [("&& (!lacks_room || self.endpoint(Side::Client).writable)", "&& !lacks_room")],
+        unit_test="session::tests::opening",
     ),
     Mutant(SURVIVOR, "nothing is wrong", "src/lib.rs", []),
 ]

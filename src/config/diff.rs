@@ -334,10 +334,10 @@ fn of_listener(old: &Listener, new: &Listener, keys: &mut Keys<'_>) {
     keys.maybe("deny", list(&old.access, Rule::Deny), list(access, Rule::Deny));
     keys.text("on_refuse", old.on_refuse.as_str(), on_refuse.as_str());
     keys.all(proxy::keys_in(old.proxy_protocol.as_ref()), proxy::keys_in(proxy_protocol.as_ref()));
-    let tls = |routing: &Option<Routing>| routing.as_ref().and_then(Routing::tls);
-    keys.maybe("tls", tls(&old.routing), tls(routing));
-    let on_no_sni = |routing: &Option<Routing>| Some(routing.as_ref()?.on_no_sni?.as_str());
-    keys.maybe("on_no_sni", on_no_sni(&old.routing), on_no_sni(routing));
+    let words = |routing: &Option<Routing>| routing.as_ref().and_then(Routing::words).unzip();
+    let (old, new) = (words(&old.routing), words(routing));
+    keys.maybe("tls", old.0, new.0);
+    keys.maybe("on_no_sni", old.1, new.1);
 }
 
 fn of_timeouts(old: Timeouts, new: Timeouts, keys: &mut Keys<'_>) {

@@ -8,12 +8,43 @@ use crate::preread::routes::{Conditions, Routes};
 /// The routes of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Routing {
-    /// The treatment of clients that name no server, where hellos of TLS are read; `None` where nothing is.
-    pub on_no_sni: Option<OnNoSni>,
+    /// What is read of clients; `None` where nothing is.
+    pub reads: Option<Reads>,
     /// What each route is for.
     pub table: Routes,
     /// Where each route leads, in the same order.
     pub targets: Vec<Target>,
+}
+
+/// What a listener reads of its clients before it chooses a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// What a client begins with.
+    pub tls: Tls,
+    /// The treatment of clients that name no server.
+    pub on_no_sni: OnNoSni,
+}
+
+/// How clients come to their hello of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// They begin with it.
+    Passthrough,
+    /// They ask for TLS first, as PostgreSQL has it, and the balancer grants it.
+    Postgres,
+}
+
+impl Tls {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Passthrough, Self::Postgres];
+
+    /// Returns the word for it in config.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Postgres => "postgres",
+        }
+    }
 }
 
 /// Where a route leads.
@@ -47,13 +78,10 @@ impl OnNoSni {
     }
 }
 
-/// The value of `tls` with which hellos are read.
-pub(super) const PASSTHROUGH: &str = "passthrough";
-
 impl Routing {
-    /// Returns the word of `tls` in config; `None` where nothing is read.
-    pub fn tls(&self) -> Option<&'static str> {
-        self.on_no_sni.map(|_| PASSTHROUGH)
+    /// Returns the words of `tls` and `on_no_sni` in config; `None` where nothing is read.
+    pub fn words(&self) -> Option<(&'static str, &'static str)> {
+        self.reads.map(|reads| (reads.tls.as_str(), reads.on_no_sni.as_str()))
     }
 
     /// Returns the same with other pools, of which only the number counts.

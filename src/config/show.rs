@@ -9,7 +9,7 @@ use super::model::{
     FurtherCheck, Global, Health, Listener, LogTarget, OnRefuse, Pool, Resolve, ScriptStep, SessionLines,
     Syslog, Tcp, Timeouts,
 };
-use super::routing::PASSTHROUGH;
+use super::routing::Routing;
 use super::units::show_duration;
 use crate::admission::{Access, Rule};
 use crate::tls::Verify;
@@ -138,11 +138,11 @@ impl fmt::Display for Listener {
         if let Some(proxy) = &self.proxy_protocol {
             write!(f, " proxy_protocol={proxy}")?;
         }
-        let on_no_sni = self.routing.as_ref().and_then(|routing| routing.on_no_sni);
-        if let Some(on_no_sni) = on_no_sni {
-            write!(f, " tls={PASSTHROUGH} on_no_sni={}", on_no_sni.as_str())?;
+        let words = self.routing.as_ref().and_then(Routing::words);
+        if let Some((tls, on_no_sni)) = words {
+            write!(f, " tls={tls} on_no_sni={on_no_sni}")?;
         }
-        if self.proxy_protocol.is_some() || on_no_sni.is_some() {
+        if self.proxy_protocol.is_some() || words.is_some() {
             write!(f, " preread={}", show_duration(self.preread))?;
         }
         Ok(())

@@ -95,7 +95,7 @@ impl Listener {
 
     /// Returns whether a client with this address must send something before its backend is chosen.
     pub fn awaits_more(&self, peer: IpAddr) -> bool {
-        let reads_hello = self.settings.routing.as_ref().is_some_and(|routing| routing.on_no_sni.is_some());
+        let reads_hello = self.settings.routing.as_ref().is_some_and(|routing| routing.reads.is_some());
         let proxy = self.settings.proxy_protocol.as_ref();
         reads_hello || proxy.is_some_and(|proxy| proxy.welcome(peer) == Welcome::Header)
     }

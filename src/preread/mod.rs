@@ -1,6 +1,6 @@
 //! What is read of a connection before a backend is chosen, and what a backend reads first: the header of the PROXY
-//! protocol, versions 1 and 2, the ClientHello of TLS, and the routes that it takes. The first message of PostgreSQL can
-//! be parsed, but no listener reads it yet. Parses and writes bytes; does no I/O and does not wait.
+//! protocol, versions 1 and 2, the first message of PostgreSQL, the ClientHello of TLS, and the routes that it takes.
+//! Parses and writes bytes; does no I/O and does not wait.
 //!
 //! A parser is a function of all bytes that have arrived so far, so the split of a stream into segments decides
 //! nothing: it returns [`Progress::More`] until these bytes decide.

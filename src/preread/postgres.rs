@@ -49,6 +49,17 @@ pub enum OpeningFault {
     Unknown,
 }
 
+impl OpeningFault {
+    /// Returns it in plain words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotPostgres => "the first bytes are of no client of PostgreSQL",
+            Self::Length => "the first message of PostgreSQL has a wrong length",
+            Self::Unknown => "an unknown or repeated request, or an unknown version of PostgreSQL",
+        }
+    }
+}
+
 /// Returns what `bytes` begin with. Of requests for encryption the message is taken, of others nothing.
 pub fn parse(bytes: &[u8]) -> Progress<Opening, OpeningFault> {
     match bytes {

@@ -79,7 +79,7 @@ impl Session {
         }
         match self.phase {
             Phase::Opening { until, .. } => {
-                self.phase = Phase::Opening { until, is_late: true };
+                self.phase = Phase::Opening { until, is_late: true, lacks_room: false };
                 self.endpoints[Side::Client as usize].readable = true;
             }
             Phase::Waiting { .. } => return Expiry::Wait,

@@ -74,7 +74,7 @@ impl Session {
     /// must dial its backend as soon as [`Session::is_opening`] returns false.
     pub fn opening(timeouts: Timeouts, now: Instant, patience: Duration) -> Self {
         let mut session = Self::new(timeouts, now);
-        session.phase = Phase::Opening { until: now + patience, is_late: false };
+        session.phase = Phase::Opening { until: now + patience, is_late: false, lacks_room: false };
         session.endpoints[Side::Client as usize].is_awaited = true;
         session
     }
@@ -199,7 +199,12 @@ impl Session {
     /// Returns the next thing to do; `None` until the next event or deadline.
     pub fn next_op(&self) -> Option<Op> {
         match self.phase {
-            Phase::Opening { .. } if self.endpoint(Side::Client).readable => Some(Op::Preread),
+            Phase::Opening { lacks_room, .. }
+                if self.endpoint(Side::Client).readable
+                    && (!lacks_room || self.endpoint(Side::Client).writable) =>
+            {
+                Some(Op::Preread)
+            }
             Phase::Opening { .. } => self.take_error_op(&[Side::Client]),
             Phase::Waiting { .. } | Phase::Dialing { .. } => {
                 self.take_error_op(&[Side::Client]).or_else(|| self.ask_unread_op())
@@ -287,6 +292,7 @@ impl Session {
     }
 
     fn on_preread(&mut self, outcome: Outcome, now: Instant) {
+        let is_late = self.is_late();
         let client = &mut self.endpoints[Side::Client as usize];
         match outcome {
             Outcome::Done => {
@@ -294,11 +300,19 @@ impl Session {
                 self.opened = now;
                 self.endpoints[Side::Client as usize].is_awaited = false;
             }
-            Outcome::WouldBlock if client.error.is_some() => self.cut(CloseReason::ClientGone),
-            Outcome::WouldBlock if matches!(self.phase, Phase::Opening { is_late: true, .. }) => {
+            Outcome::WouldBlock | Outcome::NoRoom if client.error.is_some() => {
+                self.cut(CloseReason::ClientGone);
+            }
+            Outcome::WouldBlock | Outcome::NoRoom if is_late => {
                 self.cut(CloseReason::PrereadTimeout);
             }
             Outcome::WouldBlock => client.readable = false,
+            Outcome::NoRoom => {
+                client.writable = false;
+                if let Phase::Opening { lacks_room, .. } = &mut self.phase {
+                    *lacks_room = true;
+                }
+            }
             Outcome::Refused(reason) => self.cut(reason),
             Outcome::Failed(kind) => {
                 self.first_error.get_or_insert((Side::Client, kind));
@@ -346,6 +360,7 @@ impl Session {
             }
             Outcome::Done
             | Outcome::Refused(_)
+            | Outcome::NoRoom
             | Outcome::Unread
             | Outcome::Unacked(_)
             | Outcome::Delivery { .. }
@@ -384,6 +399,7 @@ impl Session {
             | Outcome::Last(..)
             | Outcome::Eof
             | Outcome::Refused(_)
+            | Outcome::NoRoom
             | Outcome::Done
             | Outcome::Unread
             | Outcome::Unacked(_)
@@ -447,6 +463,7 @@ impl Session {
                 | Outcome::WouldBlock
                 | Outcome::Eof
                 | Outcome::Refused(_)
+                | Outcome::NoRoom
                 | Outcome::Unread
                 | Outcome::Delivery { .. }
                 | Outcome::Silent(_),

@@ -60,6 +60,8 @@ pub enum Outcome {
     WouldBlock,
     /// Fill only: the stream has ended.
     Eof,
+    /// Preread only: the client has no room for an answer now; an event will follow.
+    NoRoom,
     /// Preread only: the client must be turned away for what it has sent.
     Refused(CloseReason),
     /// The call succeeded. Preread: nothing more is awaited of the client. AskUnread: nothing waits. AskUnacked, AskSilence: nothing is

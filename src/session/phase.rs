@@ -9,10 +9,12 @@ use crate::session::Side;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The client must send a header until then. Nothing else of it is read. It is looked for a last time when the
-    /// deadline is over, as an event may have been lost.
+    /// deadline is over, as an event may have been lost. Where it had no room for an answer, it is looked for only
+    /// once there may be some.
     Opening {
         until: Instant,
         is_late: bool,
+        lacks_room: bool,
     },
     /// Nothing is dialed since then: the session was accepted, or its last dial ended.
     Waiting {

@@ -31,6 +31,8 @@ pub enum CloseReason {
     ConnectUnreachable,
     /// The last dial failed otherwise.
     ConnectFailed,
+    /// The last backend that was dialed has refused the TLS that its client was granted.
+    TlsRefused,
     /// The dial needed what this machine had run out of: open files, memory or source ports.
     LocalLimit,
     /// No byte in either direction for `idle`.
@@ -69,7 +71,7 @@ impl CloseReason {
     }
 
     /// All reasons, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::ConnectTimeout,
         Self::ConnectUnreachable,
         Self::ConnectFailed,
+        Self::TlsRefused,
         Self::LocalLimit,
         Self::IdleTimeout,
         Self::HalfCloseTimeout,
@@ -113,6 +116,7 @@ impl CloseReason {
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectUnreachable => "connect_unreachable",
             Self::ConnectFailed => "connect_failed",
+            Self::TlsRefused => "tls_refused",
             Self::LocalLimit => "local_limit",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfCloseTimeout => "half_close_timeout",
@@ -137,6 +141,7 @@ impl CloseReason {
             | Self::ConnectTimeout
             | Self::ConnectUnreachable
             | Self::ConnectFailed
+            | Self::TlsRefused
             | Self::LocalLimit => true,
             Self::Done
             | Self::ClientReset
@@ -171,6 +176,7 @@ impl CloseReason {
             }
             Self::ConnectUnreachable => "there was no route to the last backend that was dialed",
             Self::ConnectFailed => "the last dial failed for another reason",
+            Self::TlsRefused => "the last backend that was dialed refuses TLS",
             Self::LocalLimit => "this machine had no open files, memory or source ports left to dial with",
             Self::IdleTimeout => "no byte moved in either direction for the idle timeout",
             Self::HalfCloseTimeout => "one side had ended, and no byte moved for the half-close timeout",
@@ -201,7 +207,8 @@ impl CloseReason {
             | Self::BackendLost
             | Self::ConnectRefused
             | Self::ConnectUnreachable
-            | Self::ConnectFailed => 'B',
+            | Self::ConnectFailed
+            | Self::TlsRefused => 'B',
             Self::ConnectTimeout | Self::IdleTimeout | Self::HalfCloseTimeout | Self::PrereadTimeout => 'T',
             Self::NoBackend => 'N',
             Self::LocalLimit => 'R',

@@ -565,7 +565,7 @@ proptest! {
             BackendLost => prop_assert!(vanished[1]),
             IdleTimeout | HalfCloseTimeout => {}
             ClientGone | NoBackend | ConnectRefused | ConnectTimeout | ConnectUnreachable | ConnectFailed
-            | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed | ProxyBad | PrereadTimeout
+            | TlsRefused | LocalLimit | BackendRemoved | DrainTimeout | Stopped | Killed | ProxyBad | PrereadTimeout
             | HelloBad | NoSni => {
                 prop_assert!(false, "not a reason of a relay: {end:?}");
             }

@@ -5,13 +5,14 @@ use super::{FdKind, ListenerReading, Totals};
 use crate::session::CloseReason;
 
 /// Only a session without a backend ends for these reasons.
-const BEFORE_CONNECT: [CloseReason; 11] = [
+const BEFORE_CONNECT: [CloseReason; 12] = [
     CloseReason::ClientGone,
     CloseReason::NoBackend,
     CloseReason::ConnectRefused,
     CloseReason::ConnectTimeout,
     CloseReason::ConnectUnreachable,
     CloseReason::ConnectFailed,
+    CloseReason::TlsRefused,
     CloseReason::LocalLimit,
     CloseReason::ProxyBad,
     CloseReason::PrereadTimeout,

@@ -11,6 +11,8 @@ pub enum DialFailure {
     Timeout,
     /// There was no route to it.
     Unreachable,
+    /// It has refused the TLS that the client was granted.
+    TlsRefused,
     /// This machine had run out of open files, memory or source ports: must never be blamed on the backend.
     LocalLimit,
     /// An error without a kind of its own.
@@ -19,8 +21,8 @@ pub enum DialFailure {
 
 impl DialFailure {
     /// All reasons, in the order of [`DialFailure::index`].
-    pub const ALL: [Self; 5] =
-        [Self::Refused, Self::Timeout, Self::Unreachable, Self::LocalLimit, Self::Other];
+    pub const ALL: [Self; 6] =
+        [Self::Refused, Self::Timeout, Self::Unreachable, Self::TlsRefused, Self::LocalLimit, Self::Other];
 
     /// Returns its place in [`DialFailure::ALL`].
     pub const fn index(self) -> usize {
@@ -33,6 +35,7 @@ impl DialFailure {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
+            Self::TlsRefused => "tls_refused",
             Self::LocalLimit => "local_limit",
             Self::Other => "other",
         }
@@ -106,6 +109,7 @@ impl RefuseReason {
             | CloseReason::ConnectTimeout
             | CloseReason::ConnectUnreachable
             | CloseReason::ConnectFailed
+            | CloseReason::TlsRefused
             | CloseReason::LocalLimit
             | CloseReason::IdleTimeout
             | CloseReason::HalfCloseTimeout

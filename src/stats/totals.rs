@@ -78,6 +78,8 @@ pub struct Totals {
     pub header_bytes: u64,
     /// The part of these that a backend could not accept any more.
     pub header_bytes_lost: u64,
+    /// Bytes of requests for TLS and of answers to them, taken and written.
+    pub negotiated_bytes: [u64; 2],
     /// Dials begun since the start, retries included.
     pub dials: u64,
     /// Dials that failed, whether or not a retry followed.
@@ -185,6 +187,7 @@ impl Totals {
         self.headers_local += worker.headers_local.get();
         self.header_bytes_taken += worker.header_bytes_taken.get();
         self.headers += worker.headers.get();
+        add_up(&mut self.negotiated_bytes, &worker.negotiated_bytes, Counter::get);
         self.pipes_denied += worker.pipes_denied.get();
         self.pipes_reclaimed += worker.pipes_reclaimed.get();
         self.turns += worker.turns.get();

@@ -43,6 +43,9 @@ pub struct WorkerStats {
     pub header_bytes: Counter,
     /// The part of these that a backend could not accept any more, of sessions that have ended.
     pub header_bytes_lost: Counter,
+    /// Bytes of requests for TLS, and of answers to them, taken from clients and backends, and written to them. They count
+    /// nowhere else.
+    pub negotiated_bytes: [Counter; 2],
     /// Dials begun, retries included.
     pub dials: Counter,
     /// Dials that failed, on either side, by [`DialFailure::index`].
@@ -130,10 +133,20 @@ impl WorkerStats {
         self.header_bytes.add(bytes.into());
     }
 
+    /// Counts bytes of a request for TLS, or of an answer to one, that were taken.
+    pub fn on_negotiation_taken(&self, bytes: usize) {
+        self.negotiated_bytes[0].add(bytes as u64);
+    }
+
+    /// Counts those that were written.
+    pub fn on_negotiation_given(&self, bytes: usize) {
+        self.negotiated_bytes[1].add(bytes as u64);
+    }
+
     /// Counts the bytes of a header that were not written when its session ended.
-    pub fn on_header_lost(&self, bytes: u16) {
+    pub fn on_header_lost(&self, bytes: usize) {
         if bytes > 0 {
-            self.header_bytes_lost.add(bytes.into());
+            self.header_bytes_lost.add(bytes as u64);
         }
     }
 

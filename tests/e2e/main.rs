@@ -44,6 +44,7 @@ mod metrics;
 mod moves;
 mod pauses;
 mod placing;
+mod postgres;
 mod proxy_in;
 mod proxy_protocol;
 mod ready;

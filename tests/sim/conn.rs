@@ -13,6 +13,7 @@ use nix::libc;
 
 use crate::greeting::Greeting;
 use crate::hello::Hello;
+use crate::negotiation::Negotiation;
 use crate::peer::{Peer, Seen};
 use crate::pipe::Pipe;
 use crate::random::to_usize;
@@ -89,6 +90,8 @@ pub(crate) struct Conn {
 
     /// What the peer sends first, where it is a balancer in front.
     pub(crate) greeting: Greeting,
+    /// What it says of encryption behind that.
+    pub(crate) negotiation: Negotiation,
     /// What its stream begins with behind that.
     pub(crate) hello: Hello,
     /// A worker has looked at a part of it after a reset, behind which nothing comes.
@@ -99,7 +102,7 @@ pub(crate) struct Conn {
     pub(crate) is_listed: bool,
     /// The bytes that the peer sends behind it.
     pub(crate) stream: Stream,
-    /// Bytes that the peer has sent, those of the greeting included.
+    /// Bytes that the peer has sent, those of the greeting and of the negotiation included.
     pub(crate) sent: u64,
     /// Packets in flight to us.
     pub(crate) flight: VecDeque<Packet>,
@@ -185,6 +188,7 @@ impl Conn {
             token: None,
             edge: false,
             greeting: Greeting::default(),
+            negotiation: Negotiation::default(),
             hello: Hello::default(),
             has_left_its_hello: false,
             is_behind: false,
@@ -266,21 +270,26 @@ impl Conn {
         self.dead && self.unread() > 0
     }
 
-    /// Returns how many of its first `bytes` are behind the greeting.
+    /// Returns how many bytes it sends that belong to no stream.
+    pub(crate) fn prefix(&self) -> u64 {
+        self.greeting.len() + self.negotiation.len()
+    }
+
+    /// Returns how many of its first `bytes` are behind the greeting and the negotiation.
     pub(crate) fn payload(&self, bytes: u64) -> u64 {
-        bytes.saturating_sub(self.greeting.len())
+        bytes.saturating_sub(self.prefix())
     }
 
     /// Writes what the peer has sent from `position` on into `buffer`.
     pub(crate) fn copy_to(&self, position: u64, buffer: &mut [u8]) {
-        match self.greeting.bytes.get(to_usize(position)..).filter(|rest| !rest.is_empty()) {
-            Some(rest) => {
-                let (ours, behind) = buffer.split_at_mut(buffer.len().min(rest.len()));
-                ours.copy_from_slice(&rest[..ours.len()]);
-                self.stream.read(0, behind);
-            }
-            None => self.stream.read(self.payload(position), buffer),
+        if position >= self.prefix() {
+            return self.stream.read(self.payload(position), buffer);
         }
+        let prefix = [&self.greeting.bytes[..], &self.negotiation.bytes].concat();
+        let rest = &prefix[to_usize(position)..];
+        let (ours, behind) = buffer.split_at_mut(buffer.len().min(rest.len()));
+        ours.copy_from_slice(&rest[..ours.len()]);
+        self.stream.read(0, behind);
     }
 
     /// recv(2) with MSG_PEEK of at most `len` bytes.

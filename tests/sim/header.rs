@@ -55,10 +55,23 @@ fn of_check(version: ProxyVersion, id: usize, port: u16) -> Vec<u8> {
 impl Net {
     /// From now on the peer of this connection expects the header of its pool.
     pub(crate) fn expect_header(&mut self, id: usize, token: Token) {
-        let (Some(ProxyOut { version, .. }), Some(port)) = (self.proxy, self.conns[id].dialed_port) else {
-            return;
+        let Some(port) = self.conns[id].dialed_port else { return };
+        let request = match (token, self.conns[id].partner) {
+            (Token::Session(..), Some(client)) => self.begin_negotiation(id, client),
+            _ => Vec::new(),
         };
-        self.conns[id].header = match token {
+        let header = self.proxy.map_or(Vec::new(), |proxy| self.proxy_header(id, token, port, proxy));
+        self.conns[id].header = [header, request].concat();
+    }
+
+    fn proxy_header(
+        &self,
+        id: usize,
+        token: Token,
+        port: u16,
+        ProxyOut { version, .. }: ProxyOut,
+    ) -> Vec<u8> {
+        match token {
             Token::Session(..) => {
                 let client = self.conns[id].partner.expect("a backend has a client");
                 let is_named = self.conns[client].greeting.kind == Kind::Client;
@@ -71,7 +84,7 @@ impl Net {
             }
             Token::Probe(_) => of_check(version, id, port),
             Token::Agent(_) | Token::Listener(_) | Token::Wake => Vec::new(),
-        };
+        }
     }
 
     /// The part of `bytes`, written from `start` on, that belongs to the header must be that. Returns the rest, and

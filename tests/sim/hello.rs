@@ -2,13 +2,16 @@
 //! protocol, a part, or nothing. It is the beginning of their stream, so each byte of it has to reach their backend.
 
 use l4lb::config::routing::OnNoSni;
+use l4lb::preread::postgres::{self, Opening};
 use l4lb::preread::{Progress, client_hello};
 use l4lb::session::Side;
 use l4lb::sys::Token;
 
 use crate::conn::{Conn, Descriptor, Nanos};
 use crate::greeting::Kind;
+use crate::negotiation::{self, Negotiation, UNENCRYPTED};
 use crate::network::Net;
+use crate::random::to_usize;
 use crate::stream::Stream;
 
 /// A deadline is rounded up to a tick, and falls due in the first turn after it.
@@ -64,9 +67,14 @@ impl Net {
             5 => (First::Bad, BAD[id % 2]),
             _ => (First::Cut, NAMED[id % 2]),
         };
+        let (first, bytes) = if self.is_postgres {
+            conn.negotiate(id, self.peers_behave, first, bytes)
+        } else {
+            (first, bytes)
+        };
         let len = bytes.len() as u64;
-        let greeting = conn.greeting.len();
-        let payload = conn.peer.total - greeting;
+        let payload = conn.peer.total - conn.greeting.len();
+        let greeting = conn.prefix();
         // One in three is silent.
         let cut = if id.is_multiple_of(3) { 0 } else { (id as u64 / 24) % (len / 2) };
         conn.peer.sends(greeting + if first == First::Cut { cut } else { len + payload });
@@ -92,22 +100,62 @@ impl Net {
 }
 
 impl Conn {
+    /// As a client of PostgreSQL, most ask for TLS before their hello. Returns what it begins its stream with.
+    fn negotiate(
+        &mut self,
+        id: usize,
+        is_good: bool,
+        first: First,
+        bytes: &'static [u8],
+    ) -> (First, &'static [u8]) {
+        let (mut begin, answers) = match first {
+            First::Plain if id.is_multiple_of(2) => Negotiation::of_gssapi(),
+            First::Plain => Default::default(),
+            First::Cut if id.is_multiple_of(2) => Default::default(),
+            First::Named | First::Nameless | First::Bad | First::Cut | First::Anything => {
+                Negotiation::of_client(id, is_good)
+            }
+        };
+        let asks = !begin.bytes.is_empty();
+        (self.negotiation, self.header) = (std::mem::take(&mut begin), answers);
+        match first {
+            First::Plain => (first, UNENCRYPTED[id / 2 % 2]),
+            First::Cut if id.is_multiple_of(2) => (first, negotiation::CUT),
+            // Without a request they are of another protocol.
+            First::Bad if !asks => (First::Plain, bytes),
+            First::Bad if id.is_multiple_of(3) => (first, PLAIN),
+            First::Bad | First::Named | First::Nameless | First::Cut | First::Anything => (first, bytes),
+        }
+    }
+
     /// Whether not all of the hello that it must begin with has come.
     pub(crate) fn lacks_hello(&self) -> bool {
         self.hello.first == First::Cut
             || self.hello.first != First::Anything && self.payload(self.arrived) < self.hello.len
     }
 
-    /// A worker has found these bytes, after those that it has read. Of a client that has reset they are all.
-    pub(crate) fn note_looked_at(&mut self, bytes: &[u8]) {
-        let has_header = self.read >= self.greeting.len();
-        let is_part = || matches!(client_hello::parse(bytes), Progress::More(_));
-        self.has_left_its_hello |= self.dead && has_header && is_part();
+    /// A worker has looked at what has come. Of a client that has reset nothing follows.
+    pub(crate) fn note_look(&mut self, is_postgres: bool) {
+        if !self.dead || self.read < self.greeting.len() {
+            return;
+        }
+        let mut bytes = vec![0; to_usize(self.unread()).min(client_hello::HELLO_MAX)];
+        self.copy_to(self.read, &mut bytes);
+        let is_hello = || matches!(client_hello::parse(&bytes), Progress::More(_));
+        let was_granted = self.negotiation.len() > 0 && self.read >= self.prefix();
+        self.has_left_its_hello |= match is_postgres && !was_granted {
+            true => match postgres::parse(&bytes) {
+                Progress::More(_) => true,
+                Progress::Done(Opening::DirectTls, _) => is_hello(),
+                Progress::Done(..) | Progress::Refused(_) => false,
+            },
+            false => is_hello(),
+        };
     }
 
     /// Returns the bytes that it sends before it waits for any.
     pub(crate) fn opening_len(&self) -> u64 {
-        (self.greeting.len() + self.hello.len).min(self.peer.total)
+        (self.prefix() + self.hello.len).min(self.peer.total)
     }
 
     /// Returns whether the hello of this client, as far as it has come, may be turned away for that reason.

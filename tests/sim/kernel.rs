@@ -299,7 +299,9 @@ impl Net {
                 Stage::Open | Stage::Queued => (Dial::Connected, "dial Connected"),
             },
         };
-        if let Dial::Connected | Dial::Lost(_) = dial {
+        // One that is asked for TLS is connected once it has granted it.
+        if let (Dial::Connected | Dial::Lost(_), true) = (&dial, self.conns[id].negotiation.bytes.is_empty())
+        {
             self.conns[id].connected_at.get_or_insert(now);
         }
         self.note(point, id, 0);
@@ -331,8 +333,11 @@ impl Net {
         }
         let start = self.conns[id].read;
         let called = self.conns[id].read(len, now);
-        if start < self.conns[id].greeting.len() {
-            return self.take_header(id, start, called, buffer);
+        if start < self.conns[id].prefix() {
+            return match self.conns[id].dialed_port {
+                Some(_) => self.take_answer(id, called, buffer),
+                None => self.take_header(id, start, called, buffer),
+            };
         }
         self.hit_fill(id, called, Some(buffer.len() as u64));
         // What leaves with a header is copied behind it.
@@ -357,15 +362,40 @@ impl Net {
     ) -> Called<usize> {
         let bytes = called.expect("they were there a moment ago");
         let conn = &self.conns[id];
-        assert!(start + bytes <= conn.greeting.len(), "#{id}: payload is taken with the header");
+        let end = if start < conn.greeting.len() { conn.greeting.len() } else { conn.prefix() };
+        assert!(start + bytes <= end, "#{id}: payload is taken with the header");
         assert!(
             !matches!(conn.greeting.kind, Kind::Bad | Kind::Cut),
             "#{id}: a header that is none is taken"
         );
         conn.copy_to(start, &mut buffer[..to_usize(bytes)]);
         self.header_bytes_taken += bytes;
-        self.coverage.hit("header taken");
+        self.coverage.hit(if end == conn.prefix() && self.is_postgres {
+            "request taken"
+        } else {
+            "header taken"
+        });
         self.reported("take header", id, Ok(bytes))
+    }
+
+    /// A read of the answer of a backend that was asked for TLS.
+    fn take_answer(&mut self, id: usize, called: Called<u64>, buffer: &mut [u8]) -> Called<usize> {
+        let Ok(bytes @ 1..) = called else { return self.reported("await answer", id, called) };
+        let conn = &mut self.conns[id];
+        conn.copy_to(0, &mut buffer[..to_usize(bytes)]);
+        conn.negotiation.is_stuffed = bytes > conn.negotiation.len();
+        self.header_bytes_taken += bytes;
+        let is_granted = !conn.has_yet_to_grant();
+        if is_granted {
+            conn.connected_at = Some(self.now);
+        }
+        let point = match (conn.negotiation.is_stuffed, is_granted) {
+            (true, _) => "answer stuffed",
+            (false, true) => "TLS granted",
+            (false, false) => "TLS refused",
+        };
+        self.coverage.hit(point);
+        self.reported("take answer", id, Ok(bytes))
     }
 
     fn peek(&mut self, id: usize, buffer: &mut [u8]) -> Called<usize> {
@@ -373,13 +403,12 @@ impl Net {
         let is_opening = self.welcome(id) == Welcome::Header || self.reads_hellos.is_some();
         assert!(is_opening, "#{id}: a client is peeked at that must send nothing");
         let called = self.conn(id).peek(buffer.len() as u64, now);
-        let reads_hellos = self.reads_hellos.is_some();
+        let (reads_hellos, is_postgres) = (self.reads_hellos.is_some(), self.is_postgres);
         let conn = &mut self.conns[id];
         if let Ok(bytes) = called {
-            let there = &mut buffer[..to_usize(bytes)];
-            conn.copy_to(conn.read, there);
+            conn.copy_to(conn.read, &mut buffer[..to_usize(bytes)]);
             if reads_hellos {
-                conn.note_looked_at(there);
+                conn.note_look(is_postgres);
             }
         }
         let left = conn.has_left_its_hello;
@@ -495,6 +524,9 @@ impl Net {
     /// Bytes written to one side must be those read from the other, in their place behind the header.
     fn check_bytes(&self, id: usize, start: u64, bytes: &[u8]) {
         let (start, bytes) = self.check_header(id, start, bytes);
+        if bytes.is_empty() {
+            return;
+        }
         let source = &self.conns[self.conns[id].partner.expect("only pairs are written to")];
         if let Some(place) = source.stream.mismatch(start, bytes) {
             panic!("#{id}: byte {place} written to it is not the one that its partner sent");

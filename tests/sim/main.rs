@@ -16,6 +16,7 @@ mod greeting;
 mod header;
 mod hello;
 mod kernel;
+mod negotiation;
 mod network;
 mod oracle;
 mod peer;

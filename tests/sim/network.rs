@@ -142,7 +142,9 @@ pub(crate) struct Net {
     pub(crate) listens_behind: Option<ProxyIn>,
     /// What becomes of clients that name no server at any listener, if hellos are read.
     pub(crate) reads_hellos: Option<OnNoSni>,
-    /// Bytes of headers that all workers have taken.
+    /// Whether these clients are of PostgreSQL.
+    pub(crate) is_postgres: bool,
+    /// Bytes of headers, and of requests for TLS and answers to them, that all workers have taken.
     pub(crate) header_bytes_taken: u64,
     /// Dials that failed for another reason than the lack of a port.
     pub(crate) exhausted: u64,
@@ -202,6 +204,7 @@ impl Net {
             on_refuse: OnRefuse::Reset,
             listens_behind: None,
             reads_hellos: None,
+            is_postgres: false,
             header_bytes_taken: 0,
             exhausted: 0,
             failed_at: HashMap::new(),
@@ -446,6 +449,7 @@ impl Net {
                     "#{id}: dialed for a client that has reset within its hello"
                 );
                 client.partner = Some(id);
+                client.settle_negotiation();
                 assert!(!client.dialed.contains(&port), "#{id}: dialed again for the same client");
                 let is_retry = client.has_left_bytes() && !client.dialed.is_empty();
                 client.dialed.push(port);

@@ -71,7 +71,7 @@ impl Case<'_> {
 
     fn check_counts(&self) {
         let Self { reported, client, backend, .. } = self;
-        self.expect(reported.to_client == client.written, "bytes reported to be given to the client");
+        self.expect(reported.to_client == client.relayed(), "bytes reported to be given to the client");
         self.expect(reported.to_backend == backend.map_or(0, Conn::relayed), "and to the backend");
         self.expect(
             backend.is_some() || client.payload(client.read) == 0,
@@ -80,6 +80,8 @@ impl Case<'_> {
         self.expect(reported.client == self.address, "the address of the client");
         let stood = backend.is_none_or(|backend| backend.stage == Stage::Open && !backend.is_itself);
         self.expect(stood, "reported as connected to a backend that was not");
+        let has_granted = backend.is_none_or(|backend| !backend.has_yet_to_grant());
+        self.expect(has_granted, "reported as connected to a backend that has not granted TLS");
     }
 
     /// Returns whether the client has not sent a whole header.
@@ -116,6 +118,8 @@ impl Case<'_> {
         let fits = match reported.reason.as_str() {
             reason if !connected && client.is_turned_away(reason, is_late) => true,
             "client_gone" if !connected && client.dead && client.lacks_hello() => true,
+            "client_gone" if !connected && client.has_left_its_request() => true,
+            "tls_refused" => !connected && partner.is_some_and(Conn::has_refused),
             "done" if self.is_local_and_gone() => true,
             "done" => {
                 backend.is_some_and(|backend| is_complete(client, backend) && is_complete(backend, client))

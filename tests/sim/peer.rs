@@ -147,6 +147,7 @@ impl Conn {
             left = self.opening_len() - self.sent;
         }
         let waits = !greets && self.peer.received < self.peer.after_received;
+        left = left.min(self.may_have_sent().saturating_sub(self.sent));
         if left == 0 || self.peer.has_ended || waits {
             return false;
         }

@@ -89,9 +89,10 @@ impl Plan {
         };
         // As above.
         let route = format!("route = [{{ sni = [\"a.example.com\"], pool = \"p{}\" }}]\n", pools - 1);
+        let tls = ["passthrough", "postgres"][to_usize((timeouts[1] / 400 + workers) % 2)];
         let reads_hellos = match (timeouts.iter().sum::<u64>() / 100 + workers + pools * 3) % 5 {
-            0 => format!("tls = \"passthrough\"\n{route}"),
-            1 => format!("tls = \"passthrough\"\non_no_sni = \"reject\"\n{route}"),
+            0 => format!("tls = \"{tls}\"\n{route}"),
+            1 => format!("tls = \"{tls}\"\non_no_sni = \"reject\"\n{route}"),
             _ => String::new(),
         };
         // As above.

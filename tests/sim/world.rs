@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 
 use l4lb::base::rng::Rng;
 use l4lb::config::model::{self, HealthState, Relay};
+use l4lb::config::routing::Tls;
 use l4lb::control::SteppedControl;
 use l4lb::messages::report::{AgentNews, Report, Reports};
 use l4lb::pool::{Backend, BackendId, Listener, Pool, PoolId, Snapshot};
@@ -156,7 +157,9 @@ impl World {
         net.on_refuse = plan.config.listeners[0].on_refuse;
         net.has_lists = plan.config.listeners[0].access.is_some();
         net.listens_behind.clone_from(&plan.config.listeners[0].proxy_protocol);
-        net.reads_hellos = plan.config.listeners[0].routing.as_ref().and_then(|routing| routing.on_no_sni);
+        let reads = plan.config.listeners[0].routing.as_ref().and_then(|routing| routing.reads);
+        net.reads_hellos = reads.map(|reads| reads.on_no_sni);
+        net.is_postgres = reads.is_some_and(|reads| reads.tls == Tls::Postgres);
         net.shortage.all_splice = plan.config.pools.iter().all(|pool| pool.relay == Relay::Splice);
         let admission = Arc::new(Admission::new(plan.sessions_max));
         let (reports, inbox) = Reports::new();
@@ -411,8 +414,10 @@ impl World {
             assert_eq!(taken, accounted, "{direction:?}: taken = given + held + discarded");
         }
         assert_eq!(totals.taken.iter().sum::<u64>(), net.taken, "every byte taken is counted");
+        let [negotiated_in, negotiated_out] = totals.negotiated_bytes;
         assert_eq!(
-            totals.header_bytes_taken, net.header_bytes_taken,
+            totals.header_bytes_taken + negotiated_in,
+            net.header_bytes_taken,
             "every byte of a header taken is counted"
         );
         for reason in [RefuseReason::Denied, RefuseReason::ProxyUntrusted] {
@@ -424,7 +429,7 @@ impl World {
             self.stats.iter().map(|stats| count(stats).get()).sum::<u64>()
         };
         assert_eq!(
-            sum(|stats| &stats.header_bytes),
+            sum(|stats| &stats.header_bytes) + negotiated_out,
             net.header_bytes.iter().sum::<u64>()
                 + audits.iter().map(|audit| audit.of_headers).sum::<u64>()
                 + sum(|stats| &stats.header_bytes_lost),

@@ -9,11 +9,14 @@ use crate::config::model::Timeouts;
 use crate::config::parse::raw::{Key, RawListener, RawRoute};
 use crate::config::parse::report::{Report, Scope, Spot};
 use crate::config::ranges::{ALPN_LEN_MAX, ROUTE_VALUES_MAX, ROUTES_MAX};
-use crate::config::routing::{OnNoSni, PASSTHROUGH, Routing, Target};
+use crate::config::routing::{OnNoSni, Reads, Routing, Target, Tls};
 use crate::preread::ServerName;
 use crate::preread::routes::{Conditions, Routes};
 
-const TLS: [(&str, ()); 1] = [(PASSTHROUGH, ())];
+const TLS: [(&str, Tls); 2] = {
+    let [a, b] = Tls::ALL;
+    [(a.as_str(), a), (b.as_str(), b)]
+};
 
 const ON_NO_SNI: [(&str, OnNoSni); 2] = {
     let [a, b] = OnNoSni::ALL;
@@ -30,7 +33,7 @@ pub(super) fn check(
     report: &mut Report,
 ) -> Option<Routing> {
     let mut read = Reader { report, scope };
-    let reads_tls = read.choice("tls", &raw.tls, &TLS).is_some();
+    let tls = read.choice("tls", &raw.tls, &TLS);
     let on_no_sni = read.choice("on_no_sni", &raw.on_no_sni, &ON_NO_SNI);
     if raw.on_no_sni.is_some() && raw.tls.is_none() {
         read.wrong("on_no_sni", &raw.on_no_sni, NEEDS_TLS);
@@ -53,12 +56,12 @@ pub(super) fn check(
         let of_pool = pools.get(pool).map_or(TIMEOUTS, |pool| pool.pool.timeouts);
         targets.push(Target { pool, timeouts: timeouts(raw, own, of_pool) });
     }
-    let on_no_sni = reads_tls.then(|| on_no_sni.unwrap_or(OnNoSni::Default));
-    let has_any = reads_tls || !targets.is_empty();
-    has_any.then(|| Routing { on_no_sni, table: Routes::new(table), targets })
+    let reads = tls.map(|tls| Reads { tls, on_no_sni: on_no_sni.unwrap_or(OnNoSni::Default) });
+    let has_any = reads.is_some() || !targets.is_empty();
+    has_any.then(|| Routing { reads, table: Routes::new(table), targets })
 }
 
-const NEEDS_TLS: &str = "needs tls = \"passthrough\" beside it";
+const NEEDS_TLS: &str = "needs tls = \"passthrough\" or \"postgres\" beside it";
 
 /// Returns what a route is for.
 fn conditions(read: &mut Reader<'_>, raw: &RawRoute, reads_tls: bool) -> Conditions {

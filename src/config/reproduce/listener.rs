@@ -37,8 +37,8 @@ impl Config {
                 preread: Some(show_duration(*preread)),
                 ..self.own_timeouts(listener)
             },
-            tls: routing.as_ref().and_then(Routing::tls),
-            on_no_sni: routing.as_ref().and_then(|routing| Some(routing.on_no_sni?.as_str())),
+            tls: routing.as_ref().and_then(Routing::words).map(|(tls, _)| tls),
+            on_no_sni: routing.as_ref().and_then(Routing::words).map(|(_, on_no_sni)| on_no_sni),
             route: routing.iter().flat_map(|routing| self.routes(routing)).collect(),
         }
     }

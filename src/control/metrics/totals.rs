@@ -100,6 +100,12 @@ fn headers(families: &mut Families, totals: &Totals) -> fmt::Result {
         "l4lb_discarded_proxy_header_bytes_total",
         "Bytes of these headers that their backend could not accept any more.",
         totals.header_bytes_lost,
+    )?;
+    let [taken, given] = totals.negotiated_bytes;
+    families.counters(
+        "l4lb_tls_request_bytes_total",
+        "Bytes of requests for TLS and of answers to them (tls = \"postgres\"), read and written, which count as no others.",
+        [([("way", "read")], taken), ([("way", "written")], given)],
     )
 }
 

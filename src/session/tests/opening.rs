@@ -93,6 +93,23 @@ fn a_client_that_leaves_within_its_header_is_gone() {
     }
 }
 
+#[test]
+fn a_client_without_room_for_an_answer_is_answered_once_it_has_some() {
+    const WRITABLE: Ready = Ready { readable: false, ..READABLE };
+    let mut session = opening();
+    finds(&mut session, READABLE, Outcome::NoRoom);
+    assert_eq!((session.next_op(), session.is_opening()), (None, true));
+    session.on_ready(Client, Ready { writable: false, ..READABLE });
+    assert_eq!(session.next_op(), None, "it would only be asked again");
+    finds(&mut session, WRITABLE, Outcome::Done);
+    assert_eq!((session.next_op(), session.is_opening(), session.end()), (None, false, None));
+    let mut session = opening();
+    finds(&mut session, READABLE, Outcome::NoRoom);
+    assert_eq!(session.on_deadline(START + PATIENCE), Expiry::Drive);
+    finds(&mut session, Ready::default(), Outcome::NoRoom);
+    expect_end(&session, CloseReason::PrereadTimeout);
+}
+
 /// As for a client without a header: its bytes count.
 #[test]
 fn a_client_that_resets_behind_its_header_is_dialed_for_while_bytes_wait() {

@@ -61,7 +61,7 @@ impl<K: Kernel> Relay<K> {
                 all.bytes[direction as usize] += slot.session.unpassed(direction);
                 all.uncounted[direction as usize] += slot.session.uncounted(direction);
             }
-            all.of_headers += u64::from(slot.session.unwritten_preface());
+            all.of_headers += slot.unwritten_header() as u64;
             all.leases += usize::from(slot.lease.is_some());
             all.backends += usize::from(slot.backend.is_some());
         }

@@ -37,7 +37,7 @@ impl<K: Kernel> Relay<K> {
             core.admission.leave_opening(&slot.listener);
         }
         core.stats.on_closed(&summary);
-        core.stats.on_header_lost(slot.session.unwritten_preface());
+        core.stats.on_header_lost(slot.unwritten_header());
         slot.listener.stats().of(core.index).on_closed(&summary);
         let source = log_end(core, key, &slot, &summary);
         record(core, key, &mut slot, summary, source);

@@ -17,7 +17,7 @@ use crate::session::{CloseReason, Side};
 use crate::stats::{DialFailure, PauseReason, WorkerStats};
 use crate::sys::{Dial, DialSpec, Kernel, Token, is_exhausted, lacks_port, lacks_resources};
 use crate::worker::core::Core;
-use crate::worker::relay::slot::FailedDials;
+use crate::worker::relay::slot::{Encryption, FailedDials};
 use crate::worker::relay::waiting::Shortage;
 use crate::worker::relay::{Relay, Slot};
 
@@ -179,20 +179,20 @@ impl<K: Kernel> Relay<K> {
     /// Handles an event of a connection that is being dialed.
     pub(super) fn on_dial_event(&mut self, core: &mut Core<K>, key: Key, ready: Ready) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
+        if slot.origin.request().is_some() {
+            return self.await_tls(core, key);
+        }
         let (Some(backend), Some(lease)) = (&slot.backend, &slot.lease) else { return };
+        let asks_for_tls = slot.origin.encryption() == Encryption::Granted;
         match core.kernel.dial_result_of_event(backend, &lease.backend().address, ready) {
             Dial::Pending => {}
+            Dial::Connected if asks_for_tls => self.ask_for_tls(core, key),
             Dial::Connected => {
-                slot.session.on_connected(core.now);
-                count_connected(&core.stats, core.index, slot);
-                let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
-                if keepalive.is_some_and(|keepalive| keepalive.idle < slot.session.connect_timeout()) {
-                    self.keep_alive(core, key);
-                }
-                self.log_start(core, key);
+                self.on_dialed(core, key);
                 self.begin_with_header(core, key);
                 self.drive(core, key);
             }
+            Dial::Lost(error) if asks_for_tls => self.on_dial_failed(core, key, &error),
             Dial::Lost(error) => {
                 slot.session.on_connected(core.now);
                 count_connected(&core.stats, core.index, slot);
@@ -204,6 +204,18 @@ impl<K: Kernel> Relay<K> {
             Dial::ToItself => self.on_dial_failed(core, key, &io::ErrorKind::ConnectionRefused.into()),
             Dial::Failed(error) => self.on_dial_failed(core, key, &error),
         }
+    }
+
+    /// A backend is connected. The session must be driven then.
+    pub(super) fn on_dialed(&mut self, core: &mut Core<K>, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        slot.session.on_connected(core.now);
+        count_connected(&core.stats, core.index, slot);
+        let keepalive = core.snapshot.pool(slot.pool).settings.tcp.keepalive;
+        if keepalive.is_some_and(|keepalive| keepalive.idle < slot.session.connect_timeout()) {
+            self.keep_alive(core, key);
+        }
+        self.log_start(core, key);
     }
 
     /// Enables keepalive probes of the backend: once, and late, because few sessions live long enough to need them.
@@ -224,7 +236,7 @@ impl<K: Kernel> Relay<K> {
         let Some(slot) = self.sessions.get_mut(key) else { return };
         let cause = DialFailure::LocalLimit.index();
         core.stats.dial_failures[cause].add(1);
-        hang_up(&mut core.kernel, &mut self.dialed, slot);
+        hang_up(&mut core.kernel, &core.stats, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.of(core.index).dial_failures[cause].add(1);
             core.release(lease);
@@ -235,7 +247,7 @@ impl<K: Kernel> Relay<K> {
     /// The backend was removed before it has seen a byte: dials the next one, or ends the session.
     pub(super) fn dial_another(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        hang_up(&mut core.kernel, &mut self.dialed, slot);
+        hang_up(&mut core.kernel, &core.stats, &mut self.dialed, slot);
         if let Some(lease) = slot.lease.take() {
             remember(slot, lease.backend(), CloseReason::BackendRemoved);
             core.release(lease);
@@ -257,13 +269,13 @@ impl<K: Kernel> Relay<K> {
         let slot = self.sessions.get_mut(key)?;
         let cause = dial_failure(error);
         core.stats.dial_failures[cause.index()].add(1);
-        hang_up(&mut core.kernel, &mut self.dialed, slot);
+        hang_up(&mut core.kernel, &core.stats, &mut self.dialed, slot);
         let reason = close_reason(cause);
         if let Some(lease) = slot.lease.take() {
             lease.backend().stats.of(core.index).dial_failures[cause.index()].add(1);
             remember(slot, lease.backend(), reason);
-            // A lack of resources here is not the backend's fault.
-            if cause != DialFailure::LocalLimit {
+            // A lack of resources here is not the backend's fault, and one without TLS may serve other clients.
+            if !matches!(cause, DialFailure::LocalLimit | DialFailure::TlsRefused) {
                 blame(lease.backend(), &core.mailboxes);
             }
             let backend = &lease.backend().name;
@@ -288,8 +300,11 @@ fn without_backend<K: Kernel>(slot: &Slot<K>) -> Progress {
     }
 }
 
-/// Leaves a backend that has not seen a byte.
-fn hang_up<K: Kernel>(kernel: &mut K, dialed: &mut u64, slot: &mut Slot<K>) {
+/// Leaves a backend that has not seen a byte of the client.
+fn hang_up<K: Kernel>(kernel: &mut K, stats: &WorkerStats, dialed: &mut u64, slot: &mut Slot<K>) {
+    if let Some(request) = slot.origin.take_request() {
+        stats.on_header_lost(request.unwritten_header());
+    }
     if let Some(socket) = slot.backend.take() {
         *dialed -= 1;
         kernel.reset(socket);
@@ -375,6 +390,8 @@ fn dial_failure(error: &io::Error) -> DialFailure {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             DialFailure::Unreachable
         }
+        // Of no dial: see `postgres`.
+        io::ErrorKind::InvalidData => DialFailure::TlsRefused,
         _ => DialFailure::Other,
     }
 }
@@ -385,6 +402,7 @@ fn close_reason(cause: DialFailure) -> CloseReason {
         DialFailure::Refused => CloseReason::ConnectRefused,
         DialFailure::Timeout => CloseReason::ConnectTimeout,
         DialFailure::Unreachable => CloseReason::ConnectUnreachable,
+        DialFailure::TlsRefused => CloseReason::TlsRefused,
         DialFailure::LocalLimit => CloseReason::LocalLimit,
         DialFailure::Other => CloseReason::ConnectFailed,
     }

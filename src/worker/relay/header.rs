@@ -29,7 +29,7 @@ impl<K: Kernel> Relay<K> {
 
 impl<K: Kernel> Slot<K> {
     /// The client, and the address that it connected to: as the header that it sent has them, or else its socket.
-    fn addresses(&self, kernel: &mut K) -> Addresses {
+    pub(super) fn addresses(&self, kernel: &mut K) -> Addresses {
         if let Some(Header::Client(addresses)) = self.origin.header() {
             return addresses;
         }

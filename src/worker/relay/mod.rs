@@ -1,8 +1,8 @@
 //! The sessions of a worker, from the dial to the last byte: the only part that has them.
 //!
 //! In reading order: `slot` is what is held for one session; `connect` chooses and dials a backend, for which a session
-//! may have to wait in `waiting`; `opening` is what a client may have to send before that, `header` what a backend may
-//! read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which are
+//! may have to wait in `waiting`; `opening` and `postgres` are what a client may have to send before that, `header` what
+//! a backend may read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which are
 //! `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
 //! last; `lines` logs; `lost_wakeups` finds sessions whose event was lost. Only `close` frees a session.
 
@@ -19,6 +19,7 @@ mod lines;
 mod lost_wakeups;
 mod opening;
 mod pipes;
+mod postgres;
 mod routing;
 mod slot;
 mod stalled;

@@ -1,5 +1,5 @@
 //! What a client must send before a backend is chosen: a header of the PROXY protocol, and a hello of TLS, where its
-//! listener reads them.
+//! listener reads them; `postgres` is what may come in between.
 //!
 //! The bytes are looked at where they are, in the kernel, and taken only as far as the header goes, once it is whole. So
 //! what follows it, the hello too, is read by the relay, and nothing is held while a header comes in pieces.
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::base::time::Instant;
 use crate::config::model;
 use crate::config::proxy::Welcome;
-use crate::config::routing::OnNoSni;
+use crate::config::routing::{OnNoSni, Reads, Tls};
 use crate::pool::Listener;
 use crate::preread::client_hello::{self, HELLO_MAX, HelloFault};
 use crate::preread::{HEADER_MAX, Header, Progress, parse_proxy};
@@ -19,7 +19,8 @@ use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::relay::Slot;
 use crate::worker::relay::buffers::Buffers;
-use crate::worker::relay::slot::Origin;
+use crate::worker::relay::postgres;
+use crate::worker::relay::slot::{Encryption, Origin};
 
 /// Returns the session of a client that was accepted from this peer.
 pub(super) fn session(listener: &Listener, timeouts: Timeouts, peer: SocketAddr, now: Instant) -> Session {
@@ -43,7 +44,7 @@ pub(super) struct Look<'a, S> {
 
 impl<S> Look<'_, S> {
     /// Returns what `parse` makes of the bytes that have come.
-    fn parse<K: Kernel<Socket = S>, T, R>(
+    pub(super) fn parse<K: Kernel<Socket = S>, T, R>(
         &self,
         kernel: &mut K,
         room: &mut [u8],
@@ -86,10 +87,18 @@ pub(super) fn preread<K: Kernel>(
             return outcome;
         }
     }
-    match listener.settings.routing.as_ref().and_then(|routing| routing.on_no_sni) {
-        Some(on_no_sni) => read_hello(kernel, look, buffers, on_no_sni, origin),
-        None => Outcome::Done,
+    let Some(reads) = listener.settings.routing.as_ref().and_then(|routing| routing.reads) else {
+        return Outcome::Done;
+    };
+    let Reads { tls, on_no_sni } = reads;
+    match tls {
+        Tls::Passthrough => {}
+        Tls::Postgres => match postgres::answer(kernel, look, buffers, stats, origin) {
+            Ok(()) => {}
+            Err(outcome) => return by(on_no_sni, look, outcome),
+        },
     }
+    by(on_no_sni, look, read_hello(kernel, look, buffers, origin))
 }
 
 fn awaits_header(listener: &Listener, origin: &Origin) -> bool {
@@ -124,38 +133,45 @@ fn take_header<K: Kernel>(
     }
 }
 
-/// Reads a hello without taking it. Clients that send none, or one without a name, go by `on_no_sni`.
+/// Returns what becomes of a client by its listener, if it names no server.
+fn by<S>(on_no_sni: OnNoSni, look: &Look<'_, S>, outcome: Outcome) -> Outcome {
+    let is_nameless = match outcome {
+        Outcome::Refused(reason) => reason == CloseReason::NoSni,
+        Outcome::WouldBlock => look.is_late,
+        _ => false,
+    };
+    if is_nameless && on_no_sni == OnNoSni::Default { Outcome::Done } else { outcome }
+}
+
+/// Reads a hello without taking it. One without a name, and the bytes of another protocol, count as refused for that.
 fn read_hello<K: Kernel>(
     kernel: &mut K,
     look: &Look<'_, K::Socket>,
     buffers: &mut Buffers,
-    on_no_sni: OnNoSni,
     origin: &mut Origin,
 ) -> Outcome {
-    let nameless = |why: CloseReason| match on_no_sni {
-        OnNoSni::Default => Outcome::Done,
-        OnNoSni::Reject => Outcome::Refused(why),
-    };
+    let was_granted = origin.encryption() == Encryption::Granted;
     let room = &mut buffers.room_to_look()[..HELLO_MAX];
     match look.parse(kernel, room, client_hello::parse) {
         Ok(Progress::Done(hello, _)) => {
             let has_name = hello.server_name.is_some();
             origin.opened().hello = hello;
-            if has_name { Outcome::Done } else { nameless(CloseReason::NoSni) }
+            if has_name { Outcome::Done } else { Outcome::Refused(CloseReason::NoSni) }
         }
-        Ok(Progress::Refused(HelloFault::NotTls)) | Err(Outcome::Eof) => nameless(CloseReason::NoSni),
+        // No server would have another protocol, or an end, from a client that it has granted TLS.
+        Err(Outcome::Eof) if !was_granted => Outcome::Refused(CloseReason::NoSni),
+        Ok(Progress::Refused(HelloFault::NotTls)) if !was_granted => Outcome::Refused(CloseReason::NoSni),
         Ok(Progress::Refused(fault)) => {
             log::debug!(peer:% = origin.peer(), why = fault.as_str(); "a client is refused");
             Outcome::Refused(CloseReason::HelloBad)
         }
-        Err(Outcome::WouldBlock) if look.is_late => nameless(CloseReason::PrereadTimeout),
         Ok(Progress::More(_)) => Outcome::WouldBlock,
         Err(outcome) => outcome,
     }
 }
 
 /// Reads bytes that a peek has returned.
-fn take<K: Kernel>(kernel: &mut K, socket: &K::Socket, mut room: &mut [u8]) -> io::Result<()> {
+pub(super) fn take<K: Kernel>(kernel: &mut K, socket: &K::Socket, mut room: &mut [u8]) -> io::Result<()> {
     while !room.is_empty() {
         match kernel.read(socket, room)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -173,7 +189,8 @@ pub(super) fn timeouts(own: &model::Timeouts, pool: &model::Pool) -> Timeouts {
 impl<K: Kernel> Slot<K> {
     /// Returns the reason of an end as it is reported: a check of a balancer in front may end by a reset.
     pub(super) fn reported(&self, reason: CloseReason) -> CloseReason {
-        let is_local = self.origin.header() == Some(Header::Local);
+        let is_local =
+            self.origin.header() == Some(Header::Local) && self.origin.encryption() == Encryption::Unasked;
         let by_client = matches!(reason, CloseReason::ClientGone | CloseReason::ClientReset);
         let [to_backend, _] = self.session.given();
         if is_local && by_client && to_backend == 0 { CloseReason::Done } else { reason }

@@ -57,6 +57,43 @@ pub(super) struct Opened {
     pub(super) hello: ClientHello,
     /// What is left of its hello then, for logs and answers.
     pub(super) asked: Option<Arc<Asked>>,
+    pub(super) encryption: Encryption,
+    /// What its backend is asked for first, while the answer is awaited.
+    pub(super) request: Option<Request>,
+}
+
+/// What a client of PostgreSQL has asked for before its hello, and got as answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// It has not asked.
+    #[default]
+    Unasked,
+    /// It has asked for GSSAPI, which was refused.
+    Refused,
+    /// It has asked for TLS, which was granted: its backend has to grant it, too.
+    Granted,
+}
+
+/// The request for TLS to a backend, behind the header of its pool.
+pub(super) struct Request {
+    pub(super) bytes: Vec<u8>,
+    pub(super) written: usize,
+    /// The length of the header.
+    pub(super) header: usize,
+}
+
+impl Request {
+    /// Returns the bytes of the header that were not written.
+    pub(super) fn unwritten_header(&self) -> usize {
+        self.header.saturating_sub(self.written)
+    }
+}
+
+impl Opened {
+    fn new(peer: SocketAddr) -> Self {
+        let (hello, encryption) = (ClientHello::default(), Encryption::default());
+        Self { peer, header: None, hello, asked: None, encryption, request: None }
+    }
 }
 
 impl Origin {
@@ -75,14 +112,37 @@ impl Origin {
         }
     }
 
+    /// Returns the answer to its requests for encryption.
+    pub(super) fn encryption(&self) -> Encryption {
+        match self {
+            Self::Peer(_) => Encryption::Unasked,
+            Self::Opened(opened) => opened.encryption,
+        }
+    }
+
+    /// Returns the request to its backend, while the answer is awaited.
+    pub(super) fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Opened(opened) => opened.request.as_ref(),
+        }
+    }
+
+    /// The same, which ends it.
+    pub(super) fn take_request(&mut self) -> Option<Request> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Opened(opened) => opened.request.take(),
+        }
+    }
+
     /// Returns the place of what the client has sent.
     pub(super) fn opened(&mut self) -> &mut Opened {
         loop {
             match self {
                 Self::Opened(opened) => return opened,
                 Self::Peer(peer) => {
-                    let (peer, hello) = (*peer, ClientHello::default());
-                    *self = Self::Opened(Box::new(Opened { peer, header: None, hello, asked: None }));
+                    *self = Self::Opened(Box::new(Opened::new(*peer)));
                 }
             }
         }
@@ -132,6 +192,12 @@ impl<K: Kernel> Slot<K> {
             Origin::Peer(_) => None,
             Origin::Opened(opened) => opened.asked.as_ref(),
         }
+    }
+
+    /// Returns the bytes of the header to its backend that are not written.
+    pub(super) fn unwritten_header(&self) -> usize {
+        let request = self.origin.request().map_or(0, Request::unwritten_header);
+        request + usize::from(self.session.unwritten_preface())
     }
 
     /// Returns the backend that it is on, or else the last that could not be dialed.

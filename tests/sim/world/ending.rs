@@ -197,7 +197,8 @@ impl World {
             assert_eq!(accounting::counted(stats), *given, "bytes counted, and given");
         }
         for (stats, written) in self.stats.iter().zip(&net.header_bytes) {
-            let counted = stats.header_bytes.get() - stats.header_bytes_lost.get();
+            let [_, negotiated] = &stats.negotiated_bytes;
+            let counted = stats.header_bytes.get() - stats.header_bytes_lost.get() + negotiated.get();
             assert_eq!(counted, *written, "bytes of headers counted, and written");
         }
         let totals = Totals::of(self.stats.iter().map(Arc::as_ref));

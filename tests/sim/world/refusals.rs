@@ -49,7 +49,11 @@ impl World {
         let may_retry = reported.retries < self.retries.0.get(&pool.id).copied().unwrap_or(0);
         let is_refused = match reported.reason.as_str() {
             "no_backend" => true,
-            "connect_refused" | "connect_unreachable" | "connect_failed" | "connect_timeout" => may_retry,
+            "connect_refused"
+            | "connect_unreachable"
+            | "connect_failed"
+            | "connect_timeout"
+            | "tls_refused" => may_retry,
             _ => false,
         };
         // It has waited for an epoch that has not come.

@@ -14,6 +14,7 @@ const FAILURES = new Set([
   'connect_timeout',
   'connect_unreachable',
   'connect_failed',
+  'tls_refused',
   'local_limit',
 ]);
 
