@@ -1,7 +1,7 @@
 //! `l4lb import`: from the configuration of HAProxy to that of l4lb.
 //!
 //! `lines` splits the text into sections of words. `proxy` reads the lines of a frontend, backend or listen section,
-//! with `address`, `server` and `check` for the longer ones. `translate` makes listeners and pools of them, and `file`
+//! with `address`, `server`, `check` and `routes` for the longer ones. `translate` makes listeners and pools of them, and `file`
 //! writes these. A line whose meaning l4lb cannot keep becomes a [`Note`]; a part that would do something else than
 //! before is left out, not approximated.
 
@@ -10,6 +10,7 @@ mod check;
 mod file;
 mod lines;
 mod proxy;
+mod routes;
 mod server;
 mod translate;
 mod values;

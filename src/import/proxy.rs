@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::address;
 use super::check::Check;
 use super::lines::{Line, Note, Section};
+use super::routes::Rules;
 use super::server::{self, Server, Settings};
 use super::values::{number, time};
 use crate::config::ranges::{BACKLOG_MAX, RETRIES_MAX, SESSIONS_MAX};
@@ -47,6 +48,7 @@ pub(super) struct Proxy {
     pub(super) times: Times,
     pub(super) check: Check,
     pub(super) servers: Vec<Server>,
+    pub(super) rules: Rules,
     server_defaults: Settings,
 }
 
@@ -112,7 +114,14 @@ impl Proxy {
                 self.default_backend = Some(name.to_owned());
                 Ok(())
             }
-            ["use_backend", ..] => Err("all sessions are served by the default_backend".to_owned()),
+            ["use_backend", backend, ref rest @ ..] => {
+                self.rules.use_backend(line, backend, rest).map(|more| notes.extend(more))
+            }
+            ["acl", name, ref rest @ ..] => self.rules.acl(name, rest),
+            ["tcp-request", "inspect-delay", delay] => {
+                time(Some(delay)).map(|delay| self.rules.patience = Some((line.clone(), delay)))
+            }
+            ["tcp-request", "content", ref rest @ ..] if self.rules.is_met(rest) => Ok(()),
             ["balance", ref rest @ ..] => self.balance(rest),
             ["retries", times] => number(Some(times), RETRIES).map(|times| self.retries = Some(times)),
             ["maxconn", max] => number(Some(max), SESSIONS).map(|max| self.max_sessions = Some(max)),

@@ -215,6 +215,56 @@ frontend only_rules
 }
 
 #[test]
+fn rules_on_the_name_of_the_server_become_routes_and_others_are_named() {
+    let (text, notes) = import(
+        "frontend tls
+    bind :443
+    tcp-request inspect-delay 5s
+    tcp-request content accept if { req.ssl_hello_type 1 }
+    acl is_b req_ssl_sni -i b.example.com
+    acl is_b req.ssl_sni,lower b2.example.com
+    acl inside src 10.0.0.0/8
+    use_backend a if { req.ssl_sni -i a.example.com A2.example.com }
+    use_backend b if is_b or { req.ssl_sni -m end -i .b.example.com }
+    use_backend a if { req.ssl_sni -i -m end .example.com } { req.ssl_hello_type 1 }
+    use_backend b if { req.ssl_sni -i z.example.com other.test }
+    use_backend b if { req.ssl_sni case.test }
+    use_backend b if { req.ssl_sni -i -m end example.net }
+    use_backend b if { req.ssl_sni -i -m reg ^x }
+    use_backend b if inside is_b
+    use_backend b unless is_b
+    use_backend %[req.ssl_sni] if is_b
+    use_backend gone if { req.ssl_sni -i gone.test }
+    default_backend a
+backend a
+    server a 10.0.0.1
+backend b
+    server b 10.0.0.2
+",
+    );
+    assert_eq!(notes, [7, 11, 12, 13, 14, 15, 16, 17, 18], "{text}");
+    let table = text.parse::<toml::Table>().expect("TOML");
+    let listener = &table["listener"][0];
+    assert_eq!(listener["tls"].as_str(), Some("passthrough"));
+    assert_eq!(listener["timeouts"]["preread"].as_str(), Some("5s"));
+    let routes: Vec<String> =
+        listener["route"].as_array().expect("routes").iter().map(ToString::to_string).collect();
+    let route = |names: &str, pool: &str| format!("{{ pool = \"{pool}\", sni = [{names}] }}");
+    assert_eq!(
+        routes,
+        [
+            route("\"a.example.com\", \"a2.example.com\"", "a"),
+            route("\"b.example.com\", \"b2.example.com\", \"*.b.example.com\"", "b"),
+            route("\"*.example.com\"", "a"),
+            route("\"other.test\"", "b"),
+        ]
+    );
+    let (text, notes) = import("listen l\n bind :80\n tcp-request inspect-delay 5s\n server a 10.0.0.1\n");
+    assert_eq!(notes, [3]);
+    assert!(!text.contains("preread"), "{text}");
+}
+
+#[test]
 fn the_header_of_the_servers_is_that_of_their_pool() {
     let pool = |servers: &str| {
         let (text, notes) = import(&format!("listen l\n bind :80\n{servers}"));

@@ -13,7 +13,7 @@ use crate::config::model::Facility;
 use crate::config::ranges::{CHECK_INTERVAL, JITTER_PERCENT_MAX, SESSIONS_MAX, SOURCES_MAX, WORKERS_MAX};
 use crate::config::units::show_duration;
 use crate::config::written::{
-    Agent, Backend, Discover, Global, Health, Listener, Log, Pool, ProxyIn, ProxyProtocol, Timeouts,
+    Agent, Backend, Discover, Global, Health, Listener, Log, Pool, ProxyIn, ProxyProtocol, Route, Timeouts,
 };
 
 /// HAProxy reads a header from every client.
@@ -132,9 +132,11 @@ impl Whole<'_> {
         // The pool of each frontend, and the ports by which its clients come in.
         let mut ports: HashMap<String, BTreeSet<String>> = HashMap::new();
         for (section, name, proxy) in proxies.iter().filter(|(.., proxy)| !proxy.is_disabled) {
-            let Some(pool) = pool_of(section, name, proxy) else { continue };
-            let of_section = proxy.binds.iter().filter_map(|bind| bind.address.rsplit_once(':'));
-            ports.entry(pool).or_default().extend(of_section.map(|(_, port)| port.to_owned()));
+            let of_rules = proxy.rules.rules.iter().map(|rule| rule.backend.clone());
+            for pool in pool_of(section, name, proxy).into_iter().chain(of_rules) {
+                let of_section = proxy.binds.iter().filter_map(|bind| bind.address.rsplit_once(':'));
+                ports.entry(pool).or_default().extend(of_section.map(|(_, port)| port.to_owned()));
+            }
         }
         let mut pools = HashMap::new();
         for (section, name, proxy) in &proxies {
@@ -162,6 +164,7 @@ impl Whole<'_> {
                 self.notes.push(section.head.note("it has no backend that is translated: it is left out"));
                 continue;
             };
+            let routes = self.routes(proxy, &pools);
             for bind in &proxy.binds {
                 match self.file.listener_beside(&bind.address) {
                     // HAProxy takes both for IPv4 and IPv6; ours is one socket for both.
@@ -176,7 +179,13 @@ impl Whole<'_> {
                         self.notes.push(bind.line.note(why));
                     }
                     None => {
-                        let listener = listener(name, &legal(&pool), proxy, bind, times, &mut names);
+                        let mut listener = listener(name, &legal(&pool), proxy, bind, times, &mut names);
+                        if !routes.is_empty() {
+                            listener.tls = Some("passthrough");
+                            listener.timeouts.preread =
+                                proxy.rules.patience.as_ref().map(|(_, delay)| show_duration(*delay));
+                            listener.route.clone_from(&routes);
+                        }
                         self.file.add(listener);
                     }
                 }
@@ -185,6 +194,24 @@ impl Whole<'_> {
         self.notes.sort();
         self.notes.dedup();
         (self.file, self.notes)
+    }
+
+    /// Returns the routes of a frontend or listen section to these pools.
+    fn routes(&mut self, proxy: &Proxy, pools: &HashMap<String, Times>) -> Vec<Route> {
+        let mut routes = Vec::new();
+        for rule in &proxy.rules.rules {
+            if pools.contains_key(&rule.backend) {
+                let sni = rule.names.iter().map(ToString::to_string).collect();
+                routes.push(Route { sni, pool: legal(&rule.backend), ..Route::default() });
+            } else {
+                self.notes.push(rule.line.note("it has no backend that is translated: it is left out"));
+            }
+        }
+        if let (true, Some((line, _))) = (routes.is_empty(), &proxy.rules.patience) {
+            self.notes
+                .push(line.note("nothing is awaited of clients: no rule on their hellos is translated"));
+        }
+        routes
     }
 
     /// Returns the pool of a backend or listen section; `in_by` is the port of its clients, if they have only one.
