@@ -86,6 +86,10 @@ pub struct ProxyOut {
     pub unique_id: bool,
     /// Whether it has its checksum as a TLV.
     pub crc32c: bool,
+    /// Whether it has the name of the server that the client asks for as a TLV, where that is known.
+    pub authority: bool,
+    /// Whether it has the protocols that the client offers as a TLV, where they are known.
+    pub alpn: bool,
     /// The header of health checks.
     pub check: ProxyCheck,
 }
@@ -146,11 +150,17 @@ impl ProxyCheck {
 }
 
 /// The TLVs that can be configured.
-pub(super) const TLVS: [&str; 2] = ["crc32c", "unique_id"];
+pub(super) const TLVS: [&str; 4] = ["crc32c", "unique_id", "authority", "alpn"];
 
 impl ProxyOut {
+    /// Returns the header without TLVs.
+    pub const fn new(version: ProxyVersion, check: ProxyCheck) -> Self {
+        Self { version, unique_id: false, crc32c: false, authority: false, alpn: false, check }
+    }
+
     pub(super) fn tlvs(&self) -> impl Iterator<Item = &'static str> {
-        TLVS.into_iter().zip([self.crc32c, self.unique_id]).filter(|(_, is_set)| *is_set).map(|(tlv, _)| tlv)
+        let is_set = [self.crc32c, self.unique_id, self.authority, self.alpn];
+        TLVS.into_iter().zip(is_set).filter(|(_, is_set)| *is_set).map(|(tlv, _)| tlv)
     }
 }
 

@@ -267,7 +267,7 @@ fn pool(pool: &Pool) -> written::Pool {
 }
 
 fn proxy(proxy: &ProxyOut) -> written::ProxyProtocol {
-    let ProxyOut { version, unique_id: _, crc32c: _, check } = proxy;
+    let ProxyOut { version, unique_id: _, crc32c: _, authority: _, alpn: _, check } = proxy;
     written::ProxyProtocol {
         version: version.as_str(),
         tlvs: proxy.tlvs().collect(),

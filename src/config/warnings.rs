@@ -29,10 +29,27 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if !used.contains(&index) {
             found.push(format!("pool {:?}: no listener serves it", pool.name));
         }
+        found.extend(of_header(index, pool, config));
         found.extend(of_backends(pool));
         found.extend(of_hosts(pool, config));
     }
     found
+}
+
+/// Returns the TLVs that are never written, because no listener of the pool learns what is in them.
+fn of_header(index: usize, pool: &Pool, config: &Config) -> Option<String> {
+    let proxy = pool.proxy_protocol.as_ref()?;
+    let wanted = [("authority", proxy.authority), ("alpn", proxy.alpn)];
+    let wanted: Vec<&str> = wanted.into_iter().filter_map(|(tlv, is_set)| is_set.then_some(tlv)).collect();
+    let mut listeners = config.listeners.iter().filter(|listener| listener.pools().any(|pool| pool == index));
+    let reads =
+        |listener: &Listener| listener.routing.as_ref().is_some_and(|routing| routing.reads.is_some());
+    let is_served = listeners.clone().next().is_some();
+    if wanted.is_empty() || !is_served || listeners.any(reads) {
+        return None;
+    }
+    let (name, wanted) = (&pool.name, wanted.join(" and "));
+    Some(format!("pool {name:?}: proxy_protocol: tlvs: {wanted} never written: no listener of it has tls"))
 }
 
 /// Returns the addresses of host names that get no session: the first backend at an address has it, and none is this
@@ -157,12 +174,20 @@ mod tests {
                 { sni = ["A.test."], client = ["10.0.0.0/8"], pool = "web" },
                 { client = ["10.0.0.0/8"], pool = "web" },
             ]
+            [[listener]]
+            bind = ":81"
+            pool = "deaf"
             [[pool]]
             name = "routed"
             backend = [{ address = ":86" }]
             [[pool]]
             name = "web"
             backend = [{ name = "a", address = "[fe80::2]:80", weight = 0 }, { address = ":82", weight = 0 }]
+            proxy_protocol = { version = "v2", tlvs = ["authority"] }
+            [[pool]]
+            name = "deaf"
+            backend = [{ address = ":87" }]
+            proxy_protocol = { version = "v2", tlvs = ["alpn", "authority"] }
             [[pool]]
             name = "spare"
             backend = [{ address = ":83", backup = true }]
@@ -180,6 +205,7 @@ mod tests {
                 "pool \"web\": all weights are 0: every client is turned away",
                 "pool \"web\": backend \"a\": address: [fe80::2]:80 is link-local and names no interface, write \
                  [fe80::2%eth0]:80",
+                "pool \"deaf\": proxy_protocol: tlvs: authority and alpn never written: no listener of it has tls",
                 "pool \"spare\": no listener serves it",
                 "pool \"spare\": all backends have priority 15: they serve as if none was set",
                 "pool \"unchecked\": no listener serves it",

@@ -35,6 +35,11 @@ impl Alpn {
         })
     }
 
+    /// Returns the list as it is sent, without its own length.
+    pub fn as_list(&self) -> &[u8] {
+        &self.list
+    }
+
     /// Returns whether the client offers none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crc::{CRC_32_ISCSI, Crc};
 
+use super::alpn::Alpn;
 use super::header::{Addresses, Family, HEADER_MAX, Header, Refusal, received};
 use super::progress::Progress;
 
@@ -26,6 +27,8 @@ const TCP6_LEN: usize = 2 * (16 + 2);
 const UNIX_LEN: usize = 2 * 108;
 
 const TLV_HEAD: usize = 3;
+const TYPE_ALPN: u8 = 0x01;
+const TYPE_AUTHORITY: u8 = 0x02;
 const TYPE_CRC32C: u8 = 0x03;
 const TYPE_UNIQUE_ID: u8 = 0x05;
 const CRC_LEN: usize = 4;
@@ -151,6 +154,10 @@ fn checksum_with(parts: [&[u8]; 3]) -> u32 {
 /// The TLVs of a header that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tlvs<'a> {
+    /// The name of the server that the client asks for.
+    pub authority: Option<&'a str>,
+    /// The protocols that it offers.
+    pub alpn: Option<&'a Alpn>,
     /// The id of the session.
     pub unique_id: Option<&'a [u8]>,
     /// Whether a checksum of the header is the last of them.
@@ -175,11 +182,20 @@ pub fn write(room: &mut [u8], addresses: Option<Addresses>, tlvs: Tlvs<'_>) -> i
             ports.iter().try_for_each(|port| header.write_all(&port.to_be_bytes()))?;
         }
     }
+    if let Some(authority) = tlvs.authority {
+        tlv(&mut header, TYPE_AUTHORITY, &[authority.as_bytes()])?;
+    }
+    if let Some(alpn) = tlvs.alpn {
+        // The value of the extension of TLS, as it is sent: the list behind its length.
+        let list = alpn.as_list();
+        let len = u16::try_from(list.len()).map_err(io::Error::other)?;
+        tlv(&mut header, TYPE_ALPN, &[&len.to_be_bytes(), list])?;
+    }
     if let Some(id) = tlvs.unique_id {
-        tlv(&mut header, TYPE_UNIQUE_ID, id)?;
+        tlv(&mut header, TYPE_UNIQUE_ID, &[id])?;
     }
     if tlvs.crc32c {
-        tlv(&mut header, TYPE_CRC32C, &[0; CRC_LEN])?;
+        tlv(&mut header, TYPE_CRC32C, &[&[0; CRC_LEN]])?;
     }
     let len = usize::try_from(header.position()).map_err(io::Error::other)?;
     let rest = u16::try_from(len - FIXED_LEN).map_err(io::Error::other)?;
@@ -191,9 +207,10 @@ pub fn write(room: &mut [u8], addresses: Option<Addresses>, tlvs: Tlvs<'_>) -> i
     Ok(len)
 }
 
-fn tlv(header: &mut impl Write, kind: u8, value: &[u8]) -> io::Result<()> {
-    let len = u16::try_from(value.len()).map_err(io::Error::other)?;
+/// Writes a TLV with a value of these parts.
+fn tlv(header: &mut impl Write, kind: u8, value: &[&[u8]]) -> io::Result<()> {
+    let len = u16::try_from(value.iter().map(|part| part.len()).sum::<usize>()).map_err(io::Error::other)?;
     header.write_all(&[kind])?;
     header.write_all(&len.to_be_bytes())?;
-    header.write_all(value)
+    value.iter().try_for_each(|part| header.write_all(part))
 }

@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::proxy_v2::{self, Tlvs};
-use super::{Addresses, HEADER_MAX, Header, Progress, Refusal, parse_proxy, proxy_v1};
+use super::{Addresses, Alpn, HEADER_MAX, Header, Progress, Refusal, parse_proxy, proxy_v1};
 
 const SIGNATURE: &str = "0d0a0d0a000d0a515549540a";
 const TCP4: &str = "2111000cc0000201c6336407dc0401bb";
@@ -254,7 +254,7 @@ fn a_header_of_the_longest_length_is_read_and_one_byte_more_is_refused() {
 }
 
 fn written(addresses: Option<Addresses>, tlvs: Tlvs<'_>) -> Vec<u8> {
-    let mut room = [0xAA; 256];
+    let mut room = [0xAA; 2048];
     let len = proxy_v2::write(&mut room, addresses, tlvs).unwrap();
     room[..len].to_vec()
 }
@@ -280,8 +280,14 @@ fn headers_are_written_byte_for_byte() {
     assert_eq!(written(Some(mixed), none), v2(mapped));
     assert_eq!(written(None, none), v2(LOCAL));
     assert_eq!(written(None, crc32c), v2(LOCAL_CRC));
-    let id = Tlvs { unique_id: Some(b"3-7"), crc32c: false };
+    let id = Tlvs { unique_id: Some(b"3-7"), ..none };
     assert_eq!(written(Some(ipv4), id), v2("21110012c0000201c6336407dc0401bb050003332d37"));
+    let asked = Tlvs { authority: Some("a.example"), crc32c: true, ..none };
+    assert_eq!(written(Some(ipv4), asked), v2(TCP4_AUTHORITY_CRC));
+    let alpn = Alpn::from_list(b"\x02h2\x08http/1.1".to_vec());
+    let offered = Tlvs { alpn: alpn.as_ref(), ..none };
+    let list = "000c0268320868747470 2f312e31".replace(' ', "");
+    assert_eq!(written(Some(ipv4), offered), v2(&format!("2111001dc0000201c6336407dc0401bb01000e{list}")));
     assert_eq!(line(ipv4), "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n");
     assert_eq!(line(ipv6), "PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n");
     assert_eq!(line(mixed), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 56324 443\r\n");
@@ -298,11 +304,16 @@ proptest! {
         source: SocketAddr,
         destination: SocketAddr,
         id in proptest::option::of(vec(any::<u8>(), 0..40)),
+        name in proptest::option::of("[a-z.]{1,253}"),
+        alpn in vec(any::<[u8; 3]>(), 0..200),
         crc32c: bool,
     ) {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let addresses = Addresses { source: canonical(source), destination: canonical(destination) };
-        let header = written(Some(addresses), Tlvs { unique_id: id.as_deref(), crc32c });
+        let alpn = Alpn::from_list(alpn.iter().flat_map(|name| [&[3][..], name].concat()).collect());
+        let authority = name.as_deref();
+        let tlvs = Tlvs { authority, alpn: alpn.as_ref(), unique_id: id.as_deref(), crc32c };
+        let header = written(Some(addresses), tlvs);
         prop_assert_eq!(parse_proxy(&header), Progress::Done(Header::Client(addresses), header.len()));
         let line = line(addresses);
         prop_assert_eq!(parse_proxy(line.as_bytes()), Progress::Done(Header::Client(addresses), line.len()));

@@ -155,9 +155,7 @@ fn a_reload_changes_the_header_of_new_sessions_only() {
     let mut service = backends.start();
     let old = service.enter();
     service.change(|config| {
-        let check = ProxyCheck::None;
-        let proxy = ProxyOut { version: ProxyVersion::V1, unique_id: false, crc32c: false, check };
-        config.pools[0].proxy_protocol = Some(proxy);
+        config.pools[0].proxy_protocol = Some(ProxyOut::new(ProxyVersion::V1, ProxyCheck::None));
     });
     let mut client = service.client();
     // A node greets, and sends back what it reads.

@@ -2,7 +2,7 @@
 //! does, and what operators see of it.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -219,6 +219,64 @@ fn a_hello_behind_a_proxy_header_is_routed_by_the_client_of_the_header() {
         }
     }
     service.ends(&[(Done, 6)]);
+}
+
+/// The node sends it back.
+fn header(client: &Peer, tlvs: &[&[u8]]) -> Vec<u8> {
+    let ((from, to), tlvs) = (client.addresses(), tlvs.concat());
+    let len = u16::try_from(12 + tlvs.len()).expect("a short header");
+    let octets = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(ip) => panic!("{ip}"),
+    };
+    let ports = [from.port(), to.port()].map(u16::to_be_bytes).concat();
+    let fixed = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &len.to_be_bytes()[..]].concat();
+    [&fixed[..], &octets(from), &octets(to), &ports, &tlvs].concat()
+}
+
+#[test]
+fn the_header_to_a_backend_has_the_server_and_the_protocols_that_the_client_asks_for() {
+    let backends =
+        behind(ROUTES).pool("proxy_protocol = { version = \"v2\", tlvs = [\"alpn\", \"authority\"] }");
+    let service = backends.start();
+    let (label, long, more) = ("x".repeat(63), "y".repeat(150), "z".repeat(400));
+    let long_name = [&label, &label, &label, "example.com"].join(".");
+    let tlv = |kind: u8, value: &[u8]| {
+        [&[kind][..], &u16::try_from(value.len()).expect("short").to_be_bytes(), value].concat()
+    };
+    let list = |names: &[&str]| {
+        let names: Vec<u8> = names
+            .iter()
+            .flat_map(|name| [&[u8::try_from(name.len()).expect("short")], name.as_bytes()].concat())
+            .collect();
+        [&u16::try_from(names.len()).expect("short").to_be_bytes()[..], &names].concat()
+    };
+    let alpn = |names: &[&str]| tlv(1, &list(names));
+    let authority = |name: &str| tlv(2, name.as_bytes());
+    let many: Vec<&str> =
+        more.as_bytes().chunks(100).map(|name| str::from_utf8(name).expect("text")).collect();
+    let many = [&many[..], &[&long]].concat();
+    let cases = [
+        (
+            hello("A.Example.com", &["h2", "http/1.1"]),
+            [authority("a.example.com"), alpn(&["h2", "http/1.1"])],
+            1,
+        ),
+        (hello("a.example.com", &[]), [authority("a.example.com"), vec![]], 1),
+        (hello("192.0.2.1", &["h2"]), [vec![], alpn(&["h2"])], 3),
+        (hello("192.0.2.1", &[]), [vec![], vec![]], 0),
+        // Of more than 512 bytes, and one with a list of more than that, which is left out.
+        (hello(&long_name, &[&long, &long]), [authority(&long_name), alpn(&[&long, &long])], 2),
+        (hello("b.example.com", &many), [authority("b.example.com"), vec![]], 2),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), [vec![], vec![]], 0),
+    ];
+    for (bytes, tlvs, node) in &cases {
+        let mut client = service.client();
+        client.sending().bytes(bytes);
+        let header = header(&client, &[&tlvs[0], &tlvs[1]]);
+        expect_served(client, &[&header, &bytes[..]].concat(), *node);
+    }
+    service.ends(&[(Done, cases.len() as u64)]);
 }
 
 /// The node speaks first, and nothing is read before.

@@ -52,7 +52,7 @@ pub(super) fn check(
             let key: Key = raw.map(|raw| Spanned::new(raw.span(), Value::String(word.clone())));
             let version = Reader { report, scope: parent }.choice("proxy_protocol", &key, &VERSIONS)?;
             let check = ProxyCheck::default_of(version);
-            Some(ProxyOut { version, unique_id: false, crc32c: false, check })
+            Some(ProxyOut::new(version, check))
         }
         RawProxyOut::Keys(keys) => {
             let scope = parent.part(spot, "proxy_protocol");
@@ -72,6 +72,7 @@ fn of_keys(raw: &RawProxyOutKeys, read: &mut Reader<'_>) -> Option<ProxyOut> {
     if version == ProxyVersion::V1 && !tlvs.is_empty() {
         read.wrong("tlvs", &raw.tlvs, "only version \"v2\" has TLVs");
     }
-    let [crc32c, unique_id] = TLVS.map(|tlv| tlvs.contains(&tlv));
-    Some(ProxyOut { version, unique_id, crc32c, check: check.unwrap_or(ProxyCheck::default_of(version)) })
+    let [crc32c, unique_id, authority, alpn] = TLVS.map(|tlv| tlvs.contains(&tlv));
+    let check = check.unwrap_or(ProxyCheck::default_of(version));
+    Some(ProxyOut { version, unique_id, crc32c, authority, alpn, check })
 }

@@ -94,7 +94,7 @@ const OF_LISTENER: [&str; 6] = [
 ];
 const OF_POOL: [&str; 6] = [
     "proxy_protocol = \"v1\"",
-    "proxy_protocol = { version = \"v2\", tlvs = [\"unique_id\", \"crc32c\"], check = \"none\" }",
+    "proxy_protocol = { version = \"v2\", tlvs = [\"unique_id\", \"crc32c\", \"alpn\", \"authority\"], check = \"none\" }",
     "",
     "balance = \"source_hash\"\nretries = 0\nwhen_all_down = \"try_anyway\"\nrelay = \"copy\"\non_remove = \"keep\"",
     "drain_timeout = \"1m30s\"\ntimeouts = { half_close = \"1s\" }",

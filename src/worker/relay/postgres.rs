@@ -15,6 +15,7 @@ use crate::sys::Kernel;
 use crate::worker::core::Core;
 use crate::worker::proxy_header;
 use crate::worker::relay::buffers::Buffers;
+use crate::worker::relay::header;
 use crate::worker::relay::opening::{Look, take};
 use crate::worker::relay::slot::{Encryption, Origin, Request};
 use crate::worker::relay::{Relay, Slot};
@@ -80,17 +81,16 @@ impl<K: Kernel> Relay<K> {
     /// The backend of a client that was granted TLS is connected: asks it for the same.
     pub(super) fn ask_for_tls(&mut self, core: &mut Core<K>, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let header = match core.snapshot.pool(slot.pool).settings.proxy_protocol {
+        let first = match core.snapshot.pool(slot.pool).settings.proxy_protocol {
             Some(proxy) => {
-                let addresses = slot.addresses(&mut core.kernel);
                 let mut room = [0; proxy_header::LEN_MAX];
-                let len = proxy_header::write(&mut room, &proxy, addresses, core.id_of(key));
+                let len = header::write(core, key, slot, &proxy, &mut room);
                 core.stats.on_header(len);
                 room[..usize::from(len)].to_vec()
             }
             None => Vec::new(),
         };
-        let (bytes, header) = ([&header, &SSL_REQUEST[..]].concat(), header.len());
+        let (bytes, header) = ([&first, &SSL_REQUEST[..]].concat(), first.len());
         slot.origin.opened().request = Some(Request { bytes, written: 0, header });
         self.await_tls(core, key);
     }

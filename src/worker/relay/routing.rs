@@ -56,13 +56,18 @@ fn route<K: Kernel>(slot: &mut Slot<K>, snapshot: &Snapshot) {
     let led = route.map(|index| (listener.routes[index], routing.targets[index].timeouts));
     listener.on_routed(route);
     let ClientHello { server_name: sni, alpn } = hello;
-    let alpn = (!alpn.is_empty()).then(|| alpn.to_string().into_boxed_str());
+    let offered = alpn;
+    let alpn = (!offered.is_empty()).then(|| offered.to_string().into_boxed_str());
     let number = route.map(|index| index + 1);
     if sni.is_some() || alpn.is_some() || number.is_some() {
         slot.origin.opened().asked = Some(Arc::new(Asked { sni, alpn, route: number }));
     }
     if let Some((pool, own)) = led {
         lead(slot, snapshot, pool, &own);
+    }
+    let proxy = snapshot.pool(slot.pool).settings.proxy_protocol;
+    if !offered.is_empty() && proxy.is_some_and(|proxy| proxy.alpn) {
+        slot.origin.opened().alpn = Some(offered);
     }
 }
 

@@ -7,8 +7,8 @@ use crate::base::time::Instant;
 use crate::base::timer_wheel::TimerId;
 use crate::messages::query::Asked;
 use crate::pool::{Backend, BackendId, Choice, Lease, Listener, PoolId};
-use crate::preread::Header;
 use crate::preread::client_hello::ClientHello;
+use crate::preread::{Alpn, Header};
 use crate::session::{CloseReason, Session};
 use crate::sys::Kernel;
 use crate::worker::relay::conduit::Conduit;
@@ -57,6 +57,8 @@ pub(super) struct Opened {
     pub(super) hello: ClientHello,
     /// What is left of its hello then, for logs and answers.
     pub(super) asked: Option<Arc<Asked>>,
+    /// The protocols that it offers, if the header to its backend may have them.
+    pub(super) alpn: Option<Alpn>,
     pub(super) encryption: Encryption,
     /// What its backend is asked for first, while the answer is awaited.
     pub(super) request: Option<Request>,
@@ -92,7 +94,7 @@ impl Request {
 impl Opened {
     fn new(peer: SocketAddr) -> Self {
         let (hello, encryption) = (ClientHello::default(), Encryption::default());
-        Self { peer, header: None, hello, asked: None, encryption, request: None }
+        Self { peer, header: None, hello, asked: None, alpn: None, encryption, request: None }
     }
 }
 

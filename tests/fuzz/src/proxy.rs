@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
 fn rewrite(header: Header) {
     let Header::Client(addresses) = header else { return };
     let mut room = [0; WRITTEN_MAX];
-    let len = proxy_v2::write(&mut room, Some(addresses), Tlvs { unique_id: None, crc32c: true });
+    let len = proxy_v2::write(&mut room, Some(addresses), Tlvs { crc32c: true, ..Tlvs::default() });
     let len = len.expect("there is room");
     assert_eq!(parse_proxy(&room[..len]), Progress::Done(header, len));
     let mut line = Cursor::new(&mut room[..]);
