@@ -40,6 +40,8 @@ AIMS = [
     Aim(KEEPALIVE, "machine_cpu", "CPU/request of the machine", 2.0, DIRECT),
     Aim(["short"], "rate", "connections/s", 1.05, BEST_PEER),
     Aim(["short"], "proxy_cpu", "CPU/connection", 0.95, BEST_PEER),
+    Aim(["short-header"], "proxy_cpu", "CPU/connection", 1.03, "short"),
+    Aim(["short-sni"], "proxy_cpu", "CPU/connection", 1.10, "short-tls"),
     Aim(["mixed"], "p99", "p99 of the small requests", 0.5, BEST_PEER),
     Aim(["mixed"], "bulk", "Gbit/s beside them", 1.0, BEST_PEER),
     Aim(["idle"], "memory", "bytes a session", 1024, None, "bytes"),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,11 +35,18 @@ def backend_addresses(count: int, port: int) -> list[str]:
 class WebServer:
     process: Process
     port: int
+    # Where it reads a PROXY header first.
+    header_port: int
+    tls_port: int
     bodies: dict[str, bytes]
 
-    def response_bytes(self, address: str, path: str, close: bool) -> int:
+    def response_bytes(self, address: str, path: str, close: bool, tls: bool = False) -> int:
         """The size of one response with its head, after a look at whether it is the right one."""
         client = http.client.HTTPConnection(address, timeout=FETCH_TIMEOUT)
+        if tls:
+            # The certificate is of nobody.
+            context = ssl._create_unverified_context()
+            client = http.client.HTTPSConnection(address, timeout=FETCH_TIMEOUT, context=context)
         with contextlib.closing(client):
             client.request("GET", path, headers={"Connection": "close"} if close else {})
             response = client.getresponse()
@@ -69,7 +77,11 @@ def web_server(work: pathlib.Path, cpus: set[int], workers: int) -> Iterator[Web
     for path, body in bodies.items():
         if path != SMALL:
             (files / path.strip("/")).write_bytes(body)
-    port = free_ports(1)[0]
+    port, header_port, tls_port = free_ports(3)
+    key, certificate = home / "key.pem", home / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "30", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
     temporary = "\n".join(
         f"    {kind}_temp_path {home}/{kind};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     )
@@ -92,6 +104,10 @@ http {{
 {temporary}
     server {{
         listen 0.0.0.0:{port} backlog=4096;
+        listen 0.0.0.0:{header_port} backlog=4096 proxy_protocol;
+        listen 0.0.0.0:{tls_port} backlog=4096 ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
         root {files};
         location = / {{ return 200 "{bodies[SMALL].decode()}"; }}
         location = {STATUS} {{ stub_status; }}
@@ -101,8 +117,8 @@ http {{
     )
     command = ["nginx", "-p", str(home), "-e", "stderr", "-c", str(home / "nginx.conf")]
     with Process("web-server", command, work, cpus) as process:
-        process.await_listening([port])
-        yield WebServer(process, port, bodies)
+        process.await_listening([port, header_port, tls_port])
+        yield WebServer(process, port, header_port, tls_port, bodies)
 
 
 def nginx_user() -> str:

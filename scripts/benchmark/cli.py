@@ -25,6 +25,7 @@ TOOLS = [
     ("iperf3", "iperf3"),
     ("nginx", "nginx"),
     ("haproxy", "haproxy"),
+    ("openssl", "openssl"),
     ("taskset", "util-linux"),
     ("setpriv", "util-linux"),
 ]

@@ -19,7 +19,7 @@ from . import backends
 from .backends import PEERS, SMALL, WebServer, backend_addresses
 from .meter import Meter, Usage
 from .process import START_SECONDS_MAX, BenchError, Process
-from .proxies import Proxy, Service
+from .proxies import SERVER_NAME, Proxy, Service
 from .results import Figures
 
 DIRECT = "direct"
@@ -58,8 +58,11 @@ class Bench:
     bulk_port: int
     echo_port: int
 
-    def web_service(self, proxy: Proxy | None, count: int) -> Service:
-        return Service("web", self.port_of(proxy, 0), backend_addresses(count, self.web.port))
+    def web_service(
+        self, proxy: Proxy | None, count: int, header: bool = False, tls: bool = False, preread: bool = False
+    ) -> Service:
+        port = self.web.header_port if header else self.web.tls_port if tls else self.web.port
+        return Service("web", self.port_of(proxy, 0), backend_addresses(count, port), header, preread)
 
     def bulk_service(self, proxy: Proxy | None) -> Service:
         return Service("bulk", self.port_of(proxy, 1), [f"127.0.0.1:{self.bulk_port}"])
@@ -113,6 +116,10 @@ class Load(Protocol):
 WITHOUT_TWINS = frozenset(["l4lb", "haproxy", "nginx", "sozu"])
 
 
+# Those that write and read what goes before the stream.
+WITH_HEADERS = frozenset(["l4lb", "haproxy", "nginx"])
+
+
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -128,29 +135,39 @@ class WebLoad:
     backends: int = BACKENDS
     proxies: frozenset[str] | None = None
     unit: str = "request"
+    # The backends read a PROXY header first.
+    header: bool = False
+    # The requests come over TLS, which the backends end.
+    tls: bool = False
+    # The proxy reads the hello and routes by it.
+    preread: bool = False
 
     def seconds(self, bench_seconds: int) -> float:
         return bench_seconds + 0.3
 
     def measure(self, bench: Bench, proxy: Proxy | None) -> Figures:
-        service = bench.web_service(proxy, self.backends)
+        service = bench.web_service(proxy, self.backends, self.header, self.tls, self.preread)
         with bench.running(proxy, [service]) as process:
-            client = Wrk(bench, address_of(proxy, service), self.connections, self.path, self.close)
+            client = Wrk(bench, address_of(proxy, service), self.connections, self.path, self.close, self.tls)
             with Meter(process, [bench.web.process]) as meter, client.started() as started:
                 told = client.result(started)
         return web_figures(told, meter.usage)
 
 
 class Wrk:
-    def __init__(self, bench: Bench, address: str, connections: int, path: str, close: bool) -> None:
+    def __init__(
+        self, bench: Bench, address: str, connections: int, path: str, close: bool, tls: bool = False
+    ) -> None:
         self.bench = bench
         self.connections = connections
-        self.response_bytes = bench.web.response_bytes(address, path, close)
+        self.response_bytes = bench.web.response_bytes(address, path, close, tls)
         self.command = ["wrk", "--threads", str(min(bench.workers, connections)), "--connections", str(connections)]
         self.command += ["--duration", f"{bench.seconds}s", "--timeout", f"{RESPONSE_SECONDS_MAX}s"]
         self.command += ["--script", str(LUA)]
         self.command += ["--header", "Connection: close"] if close else []
-        self.command += [f"http://{address}{path}"]
+        if tls:
+            address = address.replace("127.0.0.1", SERVER_NAME)
+        self.command += [f"http{'s' if tls else ''}://{address}{path}"]
         self.is_watched = not close and connections <= WATCHED_CONNECTIONS_MAX
 
     def started(self) -> Process:
@@ -416,6 +433,31 @@ def all_loads() -> list[Load]:
         WebLoad("keepalive-64", "keep-alive, 64 connections", 64),
         WebLoad("keepalive-1000", "keep-alive, 1000 connections", 1000),
         WebLoad("short", "a connection a request, 64 at a time", 64, close=True),
+        WebLoad(
+            "short-header",
+            "a connection a request, 64 at a time, with a PROXY header",
+            64,
+            close=True,
+            proxies=WITH_HEADERS,
+            header=True,
+        ),
+        WebLoad(
+            "short-tls",
+            "a connection of TLS a request, 64 at a time",
+            64,
+            close=True,
+            proxies=WITH_HEADERS,
+            tls=True,
+        ),
+        WebLoad(
+            "short-sni",
+            "a connection of TLS a request, 64 at a time, by server name",
+            64,
+            close=True,
+            proxies=WITH_HEADERS,
+            tls=True,
+            preread=True,
+        ),
         WebLoad("response-64k", "responses of 64 KiB, 64 connections", 64, path="/64k"),
         WebLoad("response-1m", "responses of 1 MiB, 16 connections", 16, path="/1m"),
         BulkLoad("bulk-1-up", "1 stream to the backend", 1, reverse=False),

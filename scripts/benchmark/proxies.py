@@ -18,6 +18,8 @@ SESSIONS_MAX = 5500
 # Two of them serve a session that is spliced both ways.
 PIPES_MAX = 2100
 BACKLOG = 4096
+# The server that clients of TLS name.
+SERVER_NAME = "localhost"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Service:
     name: str
     port: int
     backends: list[str]
+    # The backends read a PROXY header first: of version 2, of nginx 1.
+    header: bool = False
+    # The proxy reads the hello of each client, and routes by the name of the server in it.
+    preread: bool = False
 
     @property
     def address(self) -> str:
@@ -54,7 +60,11 @@ class L4lb:
         text = f'[global]\nworkers = {workers}\nmax_sessions = {SESSIONS_MAX}\nlog = {{ level = "warn" }}\n'
         for service in services:
             text += f'[[listener]]\nbind = "{service.address}"\npool = "{service.name}"\nbacklog = {BACKLOG}\n'
+            if service.preread:
+                route = f'{{ sni = ["{SERVER_NAME}"], pool = "{service.name}" }}'
+                text += f'tls = "passthrough"\nroute = [{route}]\n'
             text += f'[[pool]]\nname = "{service.name}"\nhealth = {{ type = "off" }}\n'
+            text += 'proxy_protocol = "v2"\n' if service.header else ""
             text += "".join(f'[[pool.backend]]\naddress = "{backend}"\n' for backend in service.backends)
         config = home / "l4lb.toml"
         config.write_text(text)
@@ -82,8 +92,17 @@ defaults
     timeout server 1h
 {self.options}"""
         for service in services:
-            text += f"listen {service.name}\n    bind {service.address} backlog {BACKLOG}\n"
-            text += "".join(f"    server s{place} {backend}\n" for place, backend in enumerate(service.backends))
+            bind = f"    bind {service.address} backlog {BACKLOG}\n"
+            if service.preread:
+                text += f"frontend in-{service.name}\n{bind}    tcp-request inspect-delay 3s\n"
+                text += "    tcp-request content accept if { req.ssl_hello_type 1 }\n"
+                text += f"    use_backend {service.name} if {{ req.ssl_sni -i {SERVER_NAME} }}\n"
+                text += f"    default_backend {service.name}\nbackend {service.name}\n"
+            else:
+                text += f"listen {service.name}\n{bind}"
+            header = " send-proxy-v2" if service.header else ""
+            servers = enumerate(service.backends)
+            text += "".join(f"    server s{place} {backend}{header}\n" for place, backend in servers)
         config = home / "haproxy.cfg"
         config.write_text(text)
         return ["haproxy", "-db", "-f", str(config)]
@@ -117,8 +136,15 @@ stream {{
         for service in services:
             backends = " ".join(f"server {backend};" for backend in service.backends)
             text += f"    upstream {service.name} {{ {backends} }}\n"
+            target = service.name
+            if service.preread:
+                target = "$chosen"
+                names = f"{SERVER_NAME} {service.name}; default {service.name};"
+                text += f"    map $ssl_preread_server_name {target} {{ {names} }}\n"
             text += f"    server {{ listen {service.address} backlog={BACKLOG}; "
-            text += f"proxy_pass {service.name}; proxy_timeout 1h; }}\n"
+            text += "proxy_protocol on; " if service.header else ""
+            text += "ssl_preread on; " if service.preread else ""
+            text += f"proxy_pass {target}; proxy_timeout 1h; }}\n"
         config = home / "nginx.conf"
         config.write_text(text + "}\n")
         return ["nginx", "-p", str(home), "-e", "stderr", "-c", str(config)]
