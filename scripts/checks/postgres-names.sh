@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # PostgreSQL by server name, with real servers and psql: two servers share one listener, each with a certificate of its own;
 # sslmode require, prefer and disable, direct TLS where psql has it, cancelled queries, and a server without TLS.
+# Case 132.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

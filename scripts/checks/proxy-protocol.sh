@@ -2,6 +2,7 @@
 # The PROXY protocol with real servers behind l4lb: HAProxy, nginx and aiosmtpd learn the address of the client, in both
 # versions, and are up by checks that begin with a header of their own. With real balancers in front of it: HAProxy, nginx
 # and another l4lb, and the address is that of the client still.
+# Case 126.
 # shellcheck source=../lib/harness.sh
 source "$(dirname "$0")/../lib/harness.sh"
 

@@ -1,5 +1,7 @@
 //! What senders of the PROXY protocol may write, whole, byte by byte and at every split; and that what is written here
 //! is read.
+//!
+//! Cases 121, 122 and 124.
 
 mod client_hello;
 mod postgres;

@@ -1,5 +1,7 @@
 //! Clients of PostgreSQL by server name: what they and their backends say of encryption, and that neither reaches the
 //! other side.
+//!
+//! Case 132.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;

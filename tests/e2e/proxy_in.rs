@@ -1,4 +1,6 @@
 //! Headers of the PROXY protocol from balancers in front: from which peers a listener takes one, and what follows.
+//!
+//! Cases 121, 122, 123 and 133.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

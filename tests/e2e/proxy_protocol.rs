@@ -1,4 +1,6 @@
 //! The header of the PROXY protocol on the wire: what backends and their checks read before anything else.
+//!
+//! Case 124.
 
 use std::net::{IpAddr, SocketAddr};
 

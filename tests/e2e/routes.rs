@@ -1,5 +1,7 @@
 //! Routes by the name of a server, by protocols and by clients: which pool a client reaches, what of its first bytes
 //! does, and what operators see of it.
+//!
+//! Cases 125, 128, 129, 130 and 131.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

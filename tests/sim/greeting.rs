@@ -1,5 +1,7 @@
 //! What clients of a listener begin with that reads headers of the PROXY protocol: mostly what they must, sometimes not,
 //! and some come from elsewhere.
+//!
+//! Cases 122 and 123.
 
 use std::net::{IpAddr, SocketAddr};
 

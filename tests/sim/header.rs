@@ -1,4 +1,6 @@
 //! The headers of the PROXY protocol, as the backends of a pool expect them; written without the code that is tested.
+//!
+//! Case 124.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 

@@ -1,5 +1,7 @@
 //! What clients of a listener begin with that reads hellos of TLS: mostly one, in records of any size, sometimes another
 //! protocol, a part, or nothing. It is the beginning of their stream, so each byte of it has to reach their backend.
+//!
+//! Cases 130 and 131.
 
 use l4lb::config::routing::OnNoSni;
 use l4lb::preread::postgres::{self, Opening};

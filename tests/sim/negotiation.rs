@@ -1,5 +1,7 @@
 //! What is said of encryption before a stream of PostgreSQL: the requests of a client, which the balancer answers, and
 //! the answer of a backend to the same request. Both are taken and belong to no stream.
+//!
+//! Case 132.
 
 use l4lb::preread::postgres::SSL_REQUEST;
 

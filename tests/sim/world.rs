@@ -1,5 +1,7 @@
 //! One run: workers over the simulated network, with random clients, peers and operators, and a check of the books
 //! after every turn. In the end all faults stop, and everything must end well.
+//!
+//! Case 133.
 
 mod answers;
 mod discovery;

@@ -1,4 +1,6 @@
 //! Hellos that clients may send, in records and segments of every size.
+//!
+//! Cases 127 and 128.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,6 @@
 //! What clients of PostgreSQL begin with.
+//!
+//! Case 132.
 
 use crate::preread::Progress;
 use crate::preread::postgres::{Opening, OpeningFault, SSL_REQUEST, parse};

@@ -1,4 +1,6 @@
 //! Which route a client takes, and which none does.
+//!
+//! Case 129.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,7 @@
 //! ClientHellos of TLS: what a part of the bytes decides, all of them decide; nothing is read past the end or past the
 //! longest hello; and another cut into records says the same.
+//!
+//! Case 127.
 
 use l4lb::preread::Progress;
 use l4lb::preread::client_hello::{ClientHello, HELLO_MAX, HelloFault, NAME_MAX, parse};

@@ -1,5 +1,7 @@
 //! Headers of the PROXY protocol: any split is the whole, nothing is read past the end, and what is read can be written
 //! and read again.
+//!
+//! Case 121.
 
 use std::io::Cursor;
 
