@@ -237,7 +237,7 @@ MUTANTS = [
         "early-connect",
         "an event that means nothing is taken for a connection",
         "src/worker/relay/connect.rs",
-        [("            Dial::Pending => {}\n            Dial::Connected => {", "            Dial::Pending | Dial::Connected => {")],
+        [("            Dial::Pending => {}\n            Dial::Connected if", "            Dial::Connected if"), ("            Dial::Connected => {\n                self.on_dialed", "            Dial::Pending | Dial::Connected => {\n                self.on_dialed")],
     ),
     Mutant(
         "same-backend",
@@ -385,7 +385,7 @@ MUTANTS = [
         "gauge-per-version",
         "the sessions of an older version of a listener are not counted",
         "src/pool/listener.rs",
-        [("(Arc::clone(&self.gauge), Arc::clone(&self.stats))", "(Arc::default(), Arc::clone(&self.stats))")],
+        [("(Arc::clone(&self.gauge), Arc::clone(&self.opening)", "(Arc::default(), Arc::clone(&self.opening)")],
     ),
     Mutant(
         "cut-short",
@@ -756,7 +756,7 @@ MUTANTS = [
         "hello-without-patience",
         "a silent client is never served, though its listener has a pool for it",
         "src/worker/relay/opening.rs",
-        [("Err(Outcome::WouldBlock) if look.is_late =>", "Err(Outcome::WouldBlock) if look.is_late && on_no_sni == OnNoSni::Reject =>")],
+        [("        Outcome::WouldBlock => look.is_late,\n", "        Outcome::WouldBlock => look.is_late && on_no_sni == OnNoSni::Reject,\n")],
     ),
     Mutant(
         "preread-reset-as-end",
