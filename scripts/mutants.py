@@ -756,7 +756,7 @@ MUTANTS = [
         "hello-without-patience",
         "a silent client is never served, though its listener has a pool for it",
         "src/worker/relay/opening.rs",
-        [("        Outcome::WouldBlock => look.is_late,\n", "        Outcome::WouldBlock => look.is_late && on_no_sni == OnNoSni::Reject,\n")],
+        [("    let is_silent = look.is_late && outcome", "    let is_silent = look.is_late && on_no_sni == OnNoSni::Reject && outcome")],
     ),
     Mutant(
         "preread-reset-as-end",

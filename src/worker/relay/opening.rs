@@ -135,11 +135,8 @@ fn take_header<K: Kernel>(
 
 /// Returns what becomes of a client by its listener, if it names no server.
 fn by<S>(on_no_sni: OnNoSni, look: &Look<'_, S>, outcome: Outcome) -> Outcome {
-    let is_nameless = match outcome {
-        Outcome::Refused(reason) => reason == CloseReason::NoSni,
-        Outcome::WouldBlock => look.is_late,
-        _ => false,
-    };
+    let is_silent = look.is_late && outcome == Outcome::WouldBlock;
+    let is_nameless = is_silent || outcome == Outcome::Refused(CloseReason::NoSni);
     if is_nameless && on_no_sni == OnNoSni::Default { Outcome::Done } else { outcome }
 }
 
