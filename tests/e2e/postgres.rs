@@ -35,7 +35,6 @@ struct Site {
 
 fn site(listener: &str, pool: &str) -> Site {
     let backends = [(); 3].map(|()| Socket::from(patient_backend(IPV4)));
-    let address = |backend: &Socket| backend.local_addr().unwrap().as_socket().unwrap();
     start(listener, pool, &backends.each_ref().map(|backend| vec![address(backend)]), backends.into())
 }
 
@@ -104,6 +103,10 @@ fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).expect("a vector takes it");
     hello
+}
+
+fn address(backend: &Socket) -> SocketAddr {
+    backend.local_addr().expect("getsockname").as_socket().expect("an IP address")
 }
 
 /// Both sides talk and end.
@@ -228,7 +231,7 @@ fn a_silent_client_goes_by_on_no_sni_before_its_request_and_behind_it() {
         client.write_all(SSL_REQUEST)?;
         client.read_to_end(&mut Vec::new())
     });
-    assert_eq!(granted.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(granted.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
     strict.ends(&[(PrereadTimeout, 2)]);
 }
 
@@ -269,7 +272,6 @@ fn a_backend_that_does_not_grant_tls_gets_no_hello_and_its_client_is_reset() {
 #[test]
 fn another_backend_is_asked_where_one_refuses_or_leaves() {
     let backends: Vec<Socket> = (0..3).map(|_| Socket::from(patient_backend(IPV4))).collect();
-    let address = |backend: &Socket| backend.local_addr().unwrap().as_socket().unwrap();
     let addresses: Vec<SocketAddr> = backends.iter().map(address).collect();
     let pools = vec![addresses[..1].to_vec(), addresses, vec![address(&backends[0])]];
     let keys = "retries = 2\nproxy_protocol = \"v1\"";
