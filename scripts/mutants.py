@@ -675,13 +675,13 @@ MUTANTS = [
     Mutant(
         "preread-whole",
         "a header that comes in pieces is refused",
-        "src/worker/relay/opening.rs",
+        "src/worker/relay/look.rs",
         [("Progress::More(_) => Err(Outcome::WouldBlock),", "Progress::More(_) => Err(Outcome::Refused(CloseReason::ProxyBad)),")],
     ),
     Mutant(
         "preread-false-end",
         "the hint of an event is taken for the end of a client that has sent a part of its header",
-        "src/worker/relay/opening.rs",
+        "src/worker/relay/look.rs",
         [("self.may_end && kernel.has_ended(self.socket)", "self.may_end")],
     ),
     Mutant(
@@ -761,7 +761,7 @@ MUTANTS = [
     Mutant(
         "preread-reset-as-end",
         "a client that resets within its hello is served like one that ends its stream there",
-        "src/worker/relay/opening.rs",
+        "src/worker/relay/look.rs",
         [("self.died_of.or_else(error).map_or(Outcome::Eof, Outcome::Failed)", "self.died_of.or_else(error).map_or(Outcome::Eof, |_| Outcome::Eof)")],
     ),
     Mutant(
@@ -797,7 +797,7 @@ MUTANTS = [
     Mutant(
         "postgres-request-kept",
         "a request that was answered is relayed, too",
-        "src/worker/relay/postgres.rs",
+        "src/worker/relay/encryption.rs",
         [("        if let Err(error) = take(kernel, look.socket, room) {", "        if let Err(error) = take(kernel, look.socket, &mut room[..1]) {")],
     ),
     Mutant(

@@ -12,7 +12,8 @@ use crate::sys::Kernel;
 use crate::worker::budget::Share;
 use crate::worker::core::{Core, Timer};
 use crate::worker::relay::conduit::{Conduit, RelayBuffers, Source};
-use crate::worker::relay::opening::{Look, preread};
+use crate::worker::relay::look::Look;
+use crate::worker::relay::opening::preread;
 use crate::worker::relay::uncounted::Counting;
 use crate::worker::relay::{Relay, Slot};
 

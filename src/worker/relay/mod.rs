@@ -1,9 +1,9 @@
 //! The sessions of a worker, from the dial to the last byte: the only part that has them.
 //!
 //! In reading order: `slot` is what is held for one session; `connect` chooses and dials a backend, for which a session
-//! may have to wait in `waiting`; `opening` and `postgres` are what a client may have to send before that, `header` what
-//! a backend may read first; `drive` relays; `conduit` holds the bytes in between, in `buffers` or `pipes`, which are
-//! `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
+//! may have to wait in `waiting`; `opening` is what a client may have to send before that, by a `look`, with
+//! `encryption` in between; `header` and `postgres` are what a backend may read first; `drive` relays; `conduit` holds
+//! the bytes in between, in `buffers` or `pipes`, which are `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
 //! last; `lines` logs; `lost_wakeups` finds sessions whose event was lost. Only `close` frees a session.
 
 mod audit;
@@ -13,9 +13,11 @@ mod close;
 mod conduit;
 mod connect;
 mod drive;
+mod encryption;
 mod header;
 mod lent;
 mod lines;
+mod look;
 mod lost_wakeups;
 mod opening;
 mod pipes;

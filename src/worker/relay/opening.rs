@@ -1,10 +1,9 @@
 //! What a client must send before a backend is chosen: a header of the PROXY protocol, and a hello of TLS, where its
-//! listener reads them; `postgres` is what may come in between.
+//! listener reads them; `encryption` is what may come in between.
 //!
 //! The bytes are looked at where they are, in the kernel, and taken only as far as the header goes, once it is whole. So
 //! what follows it, the hello too, is read by the relay, and nothing is held while a header comes in pieces.
 
-use std::io;
 use std::net::SocketAddr;
 
 use crate::base::time::Instant;
@@ -19,7 +18,8 @@ use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::relay::Slot;
 use crate::worker::relay::buffers::Buffers;
-use crate::worker::relay::postgres;
+use crate::worker::relay::encryption;
+use crate::worker::relay::look::{Look, take};
 use crate::worker::relay::slot::{Encryption, Origin};
 
 /// Returns the session of a client that was accepted from this peer.
@@ -28,48 +28,6 @@ pub(super) fn session(listener: &Listener, timeouts: Timeouts, peer: SocketAddr,
         Session::opening(timeouts, now, listener.settings.preread)
     } else {
         Session::new(timeouts, now)
-    }
-}
-
-/// Where the bytes of a client are looked at, and when.
-pub(super) struct Look<'a, S> {
-    pub(super) socket: &'a S,
-    /// It may have ended its stream.
-    pub(super) may_end: bool,
-    /// The error that has ended it, if that was taken.
-    pub(super) died_of: Option<io::ErrorKind>,
-    /// This is the last look.
-    pub(super) is_late: bool,
-}
-
-impl<S> Look<'_, S> {
-    /// Returns what `parse` makes of the bytes that have come.
-    pub(super) fn parse<K: Kernel<Socket = S>, T, R>(
-        &self,
-        kernel: &mut K,
-        room: &mut [u8],
-        parse: impl FnOnce(&[u8]) -> Progress<T, R>,
-    ) -> Result<Progress<T, R>, Outcome> {
-        // Asked before the peek, which then returns all that ever comes.
-        let has_ended = self.may_end && kernel.has_ended(self.socket);
-        let there = match kernel.peek(self.socket, room) {
-            // It may have reset behind its end.
-            Ok(0) => return Err(self.end(kernel)),
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Outcome::WouldBlock),
-            Err(error) => return Err(Outcome::Failed(error.kind())),
-        };
-        match parse(&room[..there]) {
-            Progress::More(_) if has_ended => Err(self.end(kernel)),
-            Progress::More(_) => Err(Outcome::WouldBlock),
-            progress @ (Progress::Done(..) | Progress::Refused(_)) => Ok(progress),
-        }
-    }
-
-    /// Returns how the stream has ended: a reset is no end of it.
-    fn end<K: Kernel<Socket = S>>(&self, kernel: &mut K) -> Outcome {
-        let error = || kernel.take_error(self.socket).map(|error| error.kind());
-        self.died_of.or_else(error).map_or(Outcome::Eof, Outcome::Failed)
     }
 }
 
@@ -93,7 +51,7 @@ pub(super) fn preread<K: Kernel>(
     let Reads { tls, on_no_sni } = reads;
     match tls {
         Tls::Passthrough => {}
-        Tls::Postgres => match postgres::answer(kernel, look, buffers, stats, origin) {
+        Tls::Postgres => match encryption::answer(kernel, look, buffers, stats, origin) {
             Ok(()) => {}
             Err(outcome) => return by(on_no_sni, look, outcome),
         },
@@ -165,17 +123,6 @@ fn read_hello<K: Kernel>(
         Ok(Progress::More(_)) => Outcome::WouldBlock,
         Err(outcome) => outcome,
     }
-}
-
-/// Reads bytes that a peek has returned.
-pub(super) fn take<K: Kernel>(kernel: &mut K, socket: &K::Socket, mut room: &mut [u8]) -> io::Result<()> {
-    while !room.is_empty() {
-        match kernel.read(socket, room)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            bytes => room = &mut room[bytes..],
-        }
-    }
-    Ok(())
 }
 
 /// Returns the timeouts of a session to this pool.

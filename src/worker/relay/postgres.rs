@@ -1,81 +1,22 @@
-//! The requests of PostgreSQL for TLS: of a client, and to its backend.
+//! The request for TLS to a backend of PostgreSQL.
 //!
-//! A client shows its hello only once TLS was granted, so the balancer grants it, and only then can choose a backend,
+//! A client shows its hello only once TLS was granted, so the balancer grants it (`encryption`), and only then can choose a backend,
 //! which it has to ask for the same. That is a part of the dial: until the backend has granted it nothing of the client
 //! is read, so the next backend can be dialed where one refuses.
 
 use std::io;
 
 use crate::base::slots::Key;
-use crate::preread::Progress;
-use crate::preread::postgres::{Opening, OpeningFault, REQUEST_LEN, SSL_REQUEST, parse};
-use crate::session::{CloseReason, Outcome};
+use crate::preread::postgres::SSL_REQUEST;
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::core::Core;
 use crate::worker::proxy_header;
-use crate::worker::relay::buffers::Buffers;
 use crate::worker::relay::header;
-use crate::worker::relay::opening::{Look, take};
-use crate::worker::relay::slot::{Encryption, Origin, Request};
+use crate::worker::relay::slot::{Origin, Request};
 use crate::worker::relay::{Relay, Slot};
 
 const GRANTED: u8 = b'S';
-const REFUSED: u8 = b'N';
-
-/// Takes the requests of a client for encryption, and answers them: TLS is granted, GSSAPI refused. Fails unless a hello
-/// is to be read next; without encryption a client counts as refused for naming no server.
-pub(super) fn answer<K: Kernel>(
-    kernel: &mut K,
-    look: &Look<'_, K::Socket>,
-    buffers: &mut Buffers,
-    stats: &WorkerStats,
-    origin: &mut Origin,
-) -> Result<(), Outcome> {
-    // At most one request for each.
-    while origin.encryption() != Encryption::Granted {
-        let room = &mut buffers.room_to_look()[..REQUEST_LEN];
-        let opening = match look.parse(kernel, room, parse) {
-            Ok(Progress::Done(opening, _)) => opening,
-            Ok(Progress::Refused(OpeningFault::NotPostgres)) => {
-                return Err(Outcome::Refused(CloseReason::NoSni));
-            }
-            Ok(Progress::Refused(fault)) => return Err(refuse(origin, fault)),
-            // No server would answer a client that has ended its stream behind a request.
-            Err(Outcome::Eof) if origin.encryption() == Encryption::Unasked => {
-                return Err(Outcome::Refused(CloseReason::NoSni));
-            }
-            Ok(Progress::More(_)) => return Err(Outcome::WouldBlock),
-            Err(outcome) => return Err(outcome),
-        };
-        let (encryption, answer) = match opening {
-            Opening::SslRequest => (Encryption::Granted, GRANTED),
-            Opening::GssRequest if origin.encryption() == Encryption::Unasked => {
-                (Encryption::Refused, REFUSED)
-            }
-            Opening::GssRequest => return Err(refuse(origin, OpeningFault::Unknown)),
-            Opening::DirectTls => return Ok(()),
-            Opening::Startup | Opening::Cancel => return Err(Outcome::Refused(CloseReason::NoSni)),
-        };
-        // Before the request is taken: where there is no room, it is found again.
-        match kernel.write(look.socket, &[answer]) {
-            Ok(bytes) => stats.on_negotiation_given(bytes),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Outcome::NoRoom),
-            Err(error) => return Err(Outcome::Failed(error.kind())),
-        }
-        if let Err(error) = take(kernel, look.socket, room) {
-            return Err(Outcome::Failed(error.kind()));
-        }
-        stats.on_negotiation_taken(REQUEST_LEN);
-        origin.opened().encryption = encryption;
-    }
-    Ok(())
-}
-
-fn refuse(origin: &Origin, fault: OpeningFault) -> Outcome {
-    log::debug!(peer:% = origin.peer(), why = fault.as_str(); "a client is refused");
-    Outcome::Refused(CloseReason::HelloBad)
-}
 
 impl<K: Kernel> Relay<K> {
     /// The backend of a client that was granted TLS is connected: asks it for the same.
