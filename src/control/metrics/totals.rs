@@ -105,7 +105,7 @@ fn headers(families: &mut Families, totals: &Totals) -> fmt::Result {
     families.counters(
         "l4lb_tls_request_bytes_total",
         "Bytes of requests for TLS and of answers to them (tls = \"postgres\"), read and written, which count as no others.",
-        [([("way", "read")], taken), ([("way", "written")], given)],
+        [([("kind", "read")], taken), ([("kind", "written")], given)],
     )
 }
 
