@@ -86,13 +86,19 @@ fn a_reader_that_stops_costs_nothing_and_can_resume() {
 #[test]
 fn a_reader_that_stops_holds_one_buffer() {
     const LEFTOVER_MAX: u64 = 64 << 10;
+    // Leftovers grow and shrink while the kernel's buffers fill: the allocator keeps some of what they had.
+    const KEPT_MAX: u64 = 4 * MIB;
     let lab = slow_peers().start_daemon();
     drop(lab.relay().carries_both_ways(MIB).closes_both_ways());
     let sessions = (0..16).map(|_| (lab.relay(), Side::Client)).collect();
     let before = lab.server.memory();
     let stuck = all_at_once(sessions, Session::fills_up);
     let grown = lab.server.memory().saturating_sub(before);
-    assert!(grown <= stuck.len() as u64 * LEFTOVER_MAX + MIB, "{grown} bytes for {} readers", stuck.len());
+    assert!(
+        grown <= stuck.len() as u64 * LEFTOVER_MAX + KEPT_MAX,
+        "{grown} bytes for {} readers",
+        stuck.len()
+    );
     drop(stuck);
     lab.stops();
 }
