@@ -8,8 +8,9 @@ source "$(dirname "$0")/../lib/harness.sh"
 SESSIONS=9000
 SESSIONS_OF_PEERS=4000
 IDLE_SECONDS=5
-# The wheel looks once after each session when the time to connect it is over.
-CPU_PERCENT_MAX=2
+# The wheel looks once after each session when the time to connect is over, which takes 80 to 120 ms of the five seconds;
+# a loop that never waits takes all of them.
+CPU_PERCENT_MAX=5
 BYTES_AIM=1024
 BYTES_MAX=1280
 
