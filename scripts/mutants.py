@@ -719,6 +719,7 @@ MUTANTS = [
                 "ranges.begin(network.first, Some(around.first().map_or(network.name, |outer| outer.name)));",
             )
         ],
+        unit_test="admission::access::tests::the_longest_network_decides_and_of_equal_ones_the_denied",
     ),
     Mutant(
         "access-unread",
