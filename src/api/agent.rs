@@ -36,11 +36,7 @@ impl Agent {
     /// Returns in one line what it says, or why it says nothing; `None` before its first answer.
     pub fn words(&self) -> Option<String> {
         let Self { weight, maxconn, admin, health, note, mistake, since: _, lost, lost_since: _ } = self;
-        let admin = admin.map(|admin| match admin {
-            Admin::Ready => "ready",
-            Admin::Drain => "drain",
-            Admin::Maint => "maint",
-        });
+        let admin = admin.map(Admin::as_str);
         let health = health.map(|health| match health {
             Health::Unknown => "unknown",
             Health::Up => "up",

@@ -15,6 +15,17 @@ pub enum Admin {
     Maint,
 }
 
+impl Admin {
+    /// Returns the word for it, as it is written in the API and in commands.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 /// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -82,11 +82,7 @@ pub(super) fn fleet(fleet: &api::Fleet) -> String {
 /// Returns what is wanted of a backend on all balancers, and where it is so.
 pub(super) fn progress(wanted: &api::FleetWanted) -> String {
     let api::FleetWanted { pool, backend, admin, by, done, pending, .. } = wanted;
-    let admin = match admin {
-        api::Admin::Ready => "ready",
-        api::Admin::Drain => "drain",
-        api::Admin::Maint => "maint",
-    };
+    let admin = admin.as_str();
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let left = if pending.is_empty() { String::new() } else { format!("; pending on {}", list(pending)) };
     format!("{pool}/{backend}: {admin} on {}{left} (wanted by {by})", list(done))

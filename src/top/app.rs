@@ -98,11 +98,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) const fn verb(&self) -> &'static str {
-        match self.admin {
-            api::Admin::Ready => "ready",
-            api::Admin::Drain => "drain",
-            api::Admin::Maint => "maint",
-        }
+        self.admin.as_str()
     }
 }
 
