@@ -7,6 +7,10 @@ use super::progress::Progress;
 pub const REQUEST_LEN: usize = 8;
 /// The request for TLS, as it is sent to a server.
 pub const SSL_REQUEST: [u8; REQUEST_LEN] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+/// The answer to a request for encryption that is granted.
+pub const GRANTED: u8 = b'S';
+/// The answer to one that is refused.
+pub const REFUSED: u8 = b'N';
 
 /// Length and code.
 const HEAD: usize = 8;

@@ -4,16 +4,13 @@
 use std::io;
 
 use crate::preread::Progress;
-use crate::preread::postgres::{Opening, OpeningFault, REQUEST_LEN, parse};
+use crate::preread::postgres::{GRANTED, Opening, OpeningFault, REFUSED, REQUEST_LEN, parse};
 use crate::session::{CloseReason, Outcome};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::relay::buffers::Buffers;
 use crate::worker::relay::look::{Look, take};
 use crate::worker::relay::slot::{Encryption, Origin};
-
-const GRANTED: u8 = b'S';
-const REFUSED: u8 = b'N';
 
 /// Takes the requests of a client for encryption, and answers them: TLS is granted, GSSAPI refused. Fails unless a hello
 /// is to be read next; without encryption a client counts as refused for naming no server.

@@ -3,8 +3,9 @@
 //! In reading order: `slot` is what is held for one session; `connect` chooses and dials a backend, for which a session
 //! may have to wait in `waiting`; `opening` is what a client may have to send before that, by a `look`, with
 //! `encryption` in between; `header` and `postgres` are what a backend may read first; `drive` relays; `conduit` holds
-//! the bytes in between, in `buffers` or `pipes`, which are `lent`; `stalled` takes pipes from sinks that have stopped; `byte_accounting` counts the bytes of sessions that
-//! last; `lines` logs; `lost_wakeups` finds sessions whose event was lost. Only `close` frees a session.
+//! the bytes in between, in `buffers` or `pipes`, which are `lent`; `stalled` takes pipes from sinks that have stopped;
+//! `byte_accounting` counts the bytes of sessions that last; `lines` logs; `lost_wakeups` finds sessions whose event was
+//! lost. Only `close` frees a session.
 
 mod audit;
 mod buffers;

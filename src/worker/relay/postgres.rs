@@ -1,13 +1,13 @@
 //! The request for TLS to a backend of PostgreSQL.
 //!
-//! A client shows its hello only once TLS was granted, so the balancer grants it (`encryption`), and only then can choose a backend,
-//! which it has to ask for the same. That is a part of the dial: until the backend has granted it nothing of the client
-//! is read, so the next backend can be dialed where one refuses.
+//! A client shows its hello only once TLS was granted, so the balancer grants it (`encryption`), and only then can choose
+//! a backend, which it has to ask for the same. That is a part of the dial: until the backend has granted it nothing of the
+//! client is read, so the next backend can be dialed where one refuses.
 
 use std::io;
 
 use crate::base::slots::Key;
-use crate::preread::postgres::SSL_REQUEST;
+use crate::preread::postgres::{GRANTED, SSL_REQUEST};
 use crate::stats::WorkerStats;
 use crate::sys::Kernel;
 use crate::worker::core::Core;
@@ -15,8 +15,6 @@ use crate::worker::proxy_header;
 use crate::worker::relay::header;
 use crate::worker::relay::slot::{Origin, Request};
 use crate::worker::relay::{Relay, Slot};
-
-const GRANTED: u8 = b'S';
 
 impl<K: Kernel> Relay<K> {
     /// The backend of a client that was granted TLS is connected: asks it for the same.
