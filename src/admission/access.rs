@@ -47,8 +47,19 @@ pub enum Item {
 pub struct ListFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Its networks, each with the number of its line, from 1.
-    pub networks: Vec<(u32, Network)>,
+    networks: Vec<(u32, Network)>,
+    /// Stands for the networks, wherever they are in the file.
+    digest: u64,
+}
+
+impl ListFile {
+    /// Returns the file with these networks, each with the number of its line, from 1.
+    pub fn new(path: PathBuf, networks: Vec<(u32, Network)>) -> Self {
+        let mut text = String::new();
+        networks.iter().for_each(|(_, network)| text.extend([network.to_string().as_str(), "\n"]));
+        let digest = hash(text.as_bytes(), 0) >> 32;
+        Self { path, networks, digest }
+    }
 }
 
 impl Item {
@@ -75,9 +86,7 @@ impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written())?;
         let Self::File(file) = self else { return Ok(()) };
-        let mut text = String::new();
-        file.networks.iter().for_each(|(_, network)| text.extend([network.to_string().as_str(), "\n"]));
-        write!(f, "({}@{:08x})", file.networks.len(), hash(text.as_bytes(), 0) >> 32)
+        write!(f, "({}@{:08x})", file.networks.len(), file.digest)
     }
 }
 
@@ -182,7 +191,7 @@ mod tests {
             None => Item::Network(text.parse().unwrap()),
             Some((path, networks)) => {
                 let networks = networks.split_whitespace().map(|network| network.parse().unwrap());
-                Item::File(ListFile { path: path.into(), networks: (1..).zip(networks).collect() })
+                Item::File(ListFile::new(path.into(), (1..).zip(networks).collect()))
             }
         }
     }

@@ -102,7 +102,7 @@ fn read_list(path: PathBuf, scope: &str, inputs: Inputs) -> Result<ListFile, Wro
             what: format!("{scope}: {more} more lines are no networks"),
         });
     }
-    if errors.is_empty() { Ok(ListFile { path, networks }) } else { Err(Wrong::Lines(errors)) }
+    if errors.is_empty() { Ok(ListFile::new(path, networks)) } else { Err(Wrong::Lines(errors)) }
 }
 
 /// Returns `config` with the files of all its lists as they are now. Fails with every mistake in them.
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(load().listeners[0].access, None);
         let text = fs::read_to_string(&path).unwrap().replace("allow = []", "allow = [\"file:list\"]");
         fs::write(&path, text).unwrap();
-        fs::write(folder.path().join("list"), "# nobody yet\n").unwrap();
+        fs::write(folder.path().join("list"), "# none yet\n").unwrap();
         let warning = "listener \"in\": allow: its files have no network: every client is refused";
         assert_eq!(warnings(&load()), [warning]);
     }
