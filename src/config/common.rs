@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::model::{Config, Listener};
+use super::show::OfFleet;
 use crate::base::hash::hash;
 
 impl Config {
@@ -19,10 +20,7 @@ impl Config {
             fleet.name.clear();
         }
         common.listeners.iter_mut().for_each(without_address);
-        let (global, admin) = (common.global.to_string(), common.admin.to_string());
-        let text = common.to_string();
-        let text = text.strip_prefix(&format!("{global}\n{admin}\n")).unwrap_or(&text);
-        hash(text.as_bytes(), 0)
+        hash(OfFleet(&common).to_string().as_bytes(), 0)
     }
 }
 

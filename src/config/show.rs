@@ -18,21 +18,32 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.global)?;
         writeln!(f, "{}", self.admin)?;
-        if let Some(announce) = &self.announce {
+        write!(f, "{}", OfFleet(self))
+    }
+}
+
+/// The settings that several machines may share: all but `[global]` and `[admin]`.
+pub(super) struct OfFleet<'c>(pub(super) &'c Config);
+
+impl fmt::Display for OfFleet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(config) = self;
+        if let Some(announce) = &config.announce {
             writeln!(f, "{announce}")?;
         }
-        if let Some(fleet) = &self.fleet {
+        if let Some(fleet) = &config.fleet {
             writeln!(f, "{fleet}")?;
         }
-        for listener in &self.listeners {
-            let pool = self.pool_name(listener.pool);
+        for listener in &config.listeners {
+            let pool = config.pool_name(listener.pool);
             writeln!(f, "listener {}: pool={pool} {listener}", listener.name)?;
-            for route in listener.routing.iter().flat_map(|routing| routing.show(|pool| self.pool_name(pool)))
-            {
+            let routes =
+                listener.routing.iter().flat_map(|routing| routing.show(|pool| config.pool_name(pool)));
+            for route in routes {
                 writeln!(f, "  route: {route}")?;
             }
         }
-        for pool in &self.pools {
+        for pool in &config.pools {
             write!(f, "{pool}")?;
         }
         Ok(())
