@@ -10,7 +10,7 @@ use crate::control::control_loop::{ControlLoop, RETRY_INTERVAL};
 use crate::control::membership::notes::{Note, Removed};
 use crate::control::membership::origin::{Origin, Registration};
 use crate::messages::command::Command;
-use crate::pool::{Admin, Advice, Backend, BackendId, PoolId, Snapshot};
+use crate::pool::{Admin, Advice, Backend, BackendId, Pool, PoolId, Snapshot};
 
 impl ControlLoop {
     /// Records the backends of `before` that are in no pool any more.
@@ -32,10 +32,7 @@ impl ControlLoop {
             let pool = still_there.unwrap_or(old);
             let (name, policy) = (&pool.settings.name, pool.settings.on_remove);
             // The server is still there, under another name: its sessions end by themselves.
-            let is_renamed = still_there.is_some_and(|pool| {
-                let addresses = || pool.backends.iter().map(|backend| &backend.address).collect();
-                addresses_of.entry(pool.id).or_insert_with(addresses).contains(&backend.address)
-            });
+            let is_renamed = still_there.is_some_and(|pool| is_at(&mut addresses_of, pool, &backend.address));
             let deadline = match policy {
                 OnRemove::Drain | OnRemove::Keep | OnRemove::Reset if is_renamed => None,
                 OnRemove::Drain => Some(now + pool.settings.drain_timeout),
@@ -70,11 +67,9 @@ impl ControlLoop {
                 (entry.deadline, entry.next_cut) = (deadline, deadline);
             } else if entry.deadline.is_some()
                 && let Some(pool) = snapshot.pools.iter().find(|known| known.id == pool)
+                && is_at(&mut addresses_of, pool, address)
             {
-                let addresses = || pool.backends.iter().map(|backend| &backend.address).collect();
-                if addresses_of.entry(pool.id).or_insert_with(addresses).contains(address) {
-                    (entry.deadline, entry.next_cut) = (None, None);
-                }
+                (entry.deadline, entry.next_cut) = (None, None);
             }
         }
     }
@@ -158,6 +153,12 @@ impl ControlLoop {
         let waiting = self.removed.iter().filter(|entry| entry.sessions() > 0);
         waiting.filter_map(|entry| entry.next_cut).min()
     }
+}
+
+/// Returns whether `pool` has a backend at that address; its addresses are noted in `known`.
+fn is_at<'s>(known: &mut HashMap<PoolId, HashSet<&'s Address>>, pool: &'s Pool, address: &Address) -> bool {
+    let addresses = || pool.backends.iter().map(|backend| &backend.address).collect();
+    known.entry(pool.id).or_insert_with(addresses).contains(address)
 }
 
 #[cfg(test)]
