@@ -20,10 +20,10 @@ pub struct Known {
 /// Of two balancers that contradict each other either may be right.
 const OTHERS_MIN: usize = 2;
 
-/// What is known of a balancer.
+/// Everything that is known of a balancer.
 #[derive(Clone, Debug, Default)]
 pub struct Member {
-    /// What it says of itself; `None` where that was not read, or could not be.
+    /// Its own record; `None` where that was not read, or could not be.
     pub record: Option<Balancer>,
     /// The parts of its views, by pool and number.
     parts: BTreeMap<(String, u16), Part>,
@@ -38,6 +38,28 @@ pub struct Disagreement {
     pub backend: String,
     /// The balancers by the state in which they see it.
     pub states: BTreeMap<State, BTreeSet<String>>,
+}
+
+/// The backends of a pool as this balancer has them, prepared for many comparisons.
+#[derive(Clone, Debug)]
+pub struct OwnPool {
+    /// Their names, with what they are called in views.
+    backends: Vec<(String, String)>,
+    /// Stands for the set of them.
+    set: String,
+}
+
+impl OwnPool {
+    /// Returns the pool of these backends, each by name and address.
+    pub fn new(backends: impl IntoIterator<Item = (String, String)>) -> Self {
+        let with_id = |(name, address): (String, String)| {
+            let id = id_of(&name, &address);
+            (name, id)
+        };
+        let backends: Vec<_> = backends.into_iter().map(with_id).collect();
+        let set = set_of_ids(backends.iter().map(|(_, id)| id.as_str()));
+        Self { backends, set }
+    }
 }
 
 impl Known {
@@ -119,19 +141,21 @@ impl Known {
         &self.wanted
     }
 
-    /// Returns how each balancer that has the pool sees a backend, if that is known. `pool` has those backends here, by name
-    /// and address.
+    /// Returns how each balancer that has the pool sees a backend, if that is known. `own` is the pool as it is here.
     pub fn states_of<'k>(
         &'k self,
         pool: &str,
-        backends: &[(String, String)],
+        own: &OwnPool,
         backend: &str,
     ) -> Vec<(&'k str, Option<State>)> {
-        let ids: Vec<String> = backends.iter().map(|(name, address)| id_of(name, address)).collect();
-        let set = set_of_ids(ids.iter().map(String::as_str));
-        let id = backends.iter().zip(&ids).find(|((name, _), _)| name == backend).map(|(_, id)| id);
-        let views = self.balancers.iter().filter_map(|(name, member)| PoolView::of(name, member, pool, &set));
+        let id = own.backends.iter().find(|(name, _)| name == backend).map(|(_, id)| id);
+        let views = self.views(pool, &own.set);
         views.map(|view| (view.balancer, id.and_then(|id| view.state_of(id)))).collect()
+    }
+
+    /// Returns how each balancer that has the pool sees it, which has the backends of `set` here.
+    fn views<'k>(&'k self, pool: &str, set: &str) -> impl Iterator<Item = PoolView<'k>> {
+        self.balancers.iter().filter_map(move |(name, member)| PoolView::of(name, member, pool, set))
     }
 
     /// Returns how many of the backends that `name` sees `down`, by pool and id, most of the others see up. Those that see it
@@ -149,10 +173,8 @@ impl Known {
             if ids.is_empty() {
                 continue;
             }
-            let others = self.balancers.iter().filter(|(other, _)| *other != name);
-            let views: Vec<PoolView<'_>> = others
-                .filter_map(|(other, member)| PoolView::of(other, member, pool, &summary.set))
-                .collect();
+            let views: Vec<PoolView<'_>> =
+                self.views(pool, &summary.set).filter(|view| view.balancer != name).collect();
             let is_contradicted = |id: &&str| {
                 let states = || views.iter().filter_map(|view| view.state_of(id));
                 let up = states().filter(|state| *state == State::Up).count();
@@ -178,25 +200,19 @@ impl Known {
     }
 
     /// Returns the backends that are up for some balancers and down for others, at most `limit` of them, and how many there
-    /// are. `pools` are the backends of this balancer, by name and address: only these are compared.
+    /// are. `pools` are those of this balancer: only their backends are compared.
     pub fn disagreements(
         &self,
-        pools: &BTreeMap<String, Vec<(String, String)>>,
+        pools: &BTreeMap<String, OwnPool>,
         limit: usize,
     ) -> (Vec<Disagreement>, usize) {
         let (mut found, mut count) = (Vec::new(), 0);
-        for (pool, backends) in pools {
-            let ids: Vec<String> = backends.iter().map(|(name, address)| id_of(name, address)).collect();
-            let set = set_of_ids(ids.iter().map(String::as_str));
-            let views: Vec<PoolView<'_>> = self
-                .balancers
-                .iter()
-                .filter_map(|(name, member)| PoolView::of(name, member, pool, &set))
-                .collect();
+        for (pool, own) in pools {
+            let views: Vec<PoolView<'_>> = self.views(pool, &own.set).collect();
             if views.iter().all(PoolView::is_all_up) {
                 continue;
             }
-            for (id, (name, _)) in ids.iter().zip(backends) {
+            for (name, id) in &own.backends {
                 let mut states: BTreeMap<State, BTreeSet<String>> = BTreeMap::new();
                 for view in &views {
                     if let Some(state) = view.state_of(id) {
@@ -220,7 +236,7 @@ struct PoolView<'k> {
     balancer: &'k str,
     /// By their numbers; `None` where one was not read.
     parts: Vec<Option<&'k Part>>,
-    /// Whether it has the same backends.
+    /// True when it has the same backends.
     has_same: bool,
 }
 
@@ -272,8 +288,8 @@ mod tests {
 
     /// Each disagreement in words.
     fn disagreements(known: &Known, backends: &[&str]) -> Vec<String> {
-        let backends = backends.iter().map(|name| ((*name).to_owned(), "10.0.0.1:80".to_owned())).collect();
-        let (found, count) = known.disagreements(&[("web".to_owned(), backends)].into(), 10);
+        let backends = backends.iter().map(|name| ((*name).to_owned(), "10.0.0.1:80".to_owned()));
+        let (found, count) = known.disagreements(&[("web".to_owned(), OwnPool::new(backends))].into(), 10);
         assert_eq!(found.len(), count);
         let words = |found: Disagreement| {
             let states = found.states.iter().map(|(state, names)| {

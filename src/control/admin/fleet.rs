@@ -1,6 +1,7 @@
 //! The fleet as this balancer sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
@@ -18,7 +19,7 @@ use crate::api;
 use crate::base::glob;
 use crate::control::View;
 use crate::control::fleet::seen::Order;
-use crate::fleet::known::Disagreement;
+use crate::fleet::known::{Disagreement, OwnPool};
 use crate::fleet::record::{Balancer, Pool, State as FleetState, Wanted};
 use crate::messages::request::{Named, Request};
 use crate::pool::Snapshot;
@@ -123,19 +124,19 @@ fn row(view: &View, snapshot: &Snapshot, name: &str) -> api::Fleet {
     // The thread of the fleet must not wait while they are compared.
     let (known, is_kept, failing, lost) = {
         let fleet = view.fleet();
-        (fleet.known.clone(), fleet.is_kept, fleet.failing.clone(), fleet.lost.clone())
+        (Arc::clone(&fleet.known), fleet.is_kept, fleet.failing.clone(), fleet.lost.clone())
     };
     let usual = known.usual_config().unwrap_or_default();
     let now = timestamp();
     let balancers = known.balancers().map(|(name, record)| balancer(name, record, usual, now)).collect();
-    let backends = |pool: &crate::pool::Pool| {
-        pool.backends.iter().map(|backend| (backend.name.clone(), backend.address.to_string())).collect()
+    let own = |pool: &crate::pool::Pool| {
+        OwnPool::new(pool.backends.iter().map(|backend| (backend.name.clone(), backend.address.to_string())))
     };
-    let pools: BTreeMap<String, Vec<(String, String)>> =
-        snapshot.pools.iter().map(|pool| (pool.settings.name.clone(), backends(pool))).collect();
+    let pools: BTreeMap<String, OwnPool> =
+        snapshot.pools.iter().map(|pool| (pool.settings.name.clone(), own(pool))).collect();
+    let none = OwnPool::new([]);
     let wanted = known.wanted().iter().map(|((pool, backend), wanted)| {
-        let here = pools.get(pool).map_or(&[][..], Vec::as_slice);
-        let states = known.states_of(pool, here, backend);
+        let states = known.states_of(pool, pools.get(pool).unwrap_or(&none), backend);
         let names = |is_done: bool| {
             let is_so = |state: &Option<FleetState>| (*state == Some(wanted.admin)) == is_done;
             states.iter().filter(|(_, state)| is_so(state)).map(|(name, _)| (*name).to_owned()).collect()

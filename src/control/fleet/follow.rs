@@ -2,6 +2,7 @@
 //! nothing, so it is asked whether it is alive.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -100,10 +101,10 @@ fn apply(settings: &Fleet, message: Watched, state: &mut FleetState) -> bool {
         let key = behind(settings, &event.kv.key).and_then(Key::parse);
         is_wanted |= matches!(key, Some(Key::Wanted { .. }));
         match event.change {
-            Change::Put => put(&mut state.known, settings, &event.kv.key, &event.kv.value),
+            Change::Put => put(Arc::make_mut(&mut state.known), settings, &event.kv.key, &event.kv.value),
             Change::Delete => {
                 if let Some(key) = behind(settings, &event.kv.key) {
-                    state.known.delete(key);
+                    Arc::make_mut(&mut state.known).delete(key);
                 }
             }
         }

@@ -27,6 +27,7 @@ use crate::base::retries::{RENEWALS, jittered, retry_pause};
 use crate::base::rng::Rng;
 use crate::config::fleet::Fleet;
 use crate::control::status::View;
+use crate::fleet::known::Known;
 use crate::messages::report::{Report, Reports};
 
 /// At most one write in this time.
@@ -118,9 +119,8 @@ async fn publish(settings: &Fleet, publisher: &mut Publisher, here: &Here<'_>, r
         let own = reader.read(view);
         let config = Arc::clone(&view.state().config);
         let changed = {
-            let fleet = view.fleet();
-            let known = fleet.lost.is_none().then_some(&fleet.known);
-            alone.look(&settings.name, &own, known, &config, view.clock.now())
+            let known = current(view);
+            alone.look(&settings.name, &own, known.as_deref(), &config, view.clock.now())
         };
         if let Some(changed) = changed {
             reports.send_waiting(Report::Alone(changed));
@@ -145,4 +145,10 @@ async fn publish(settings: &Fleet, publisher: &mut Publisher, here: &Here<'_>, r
             }
         }
     }
+}
+
+/// Returns what is known of the fleet, unless that is not of now.
+fn current(view: &View) -> Option<Arc<Known>> {
+    let fleet = view.fleet();
+    fleet.lost.is_none().then(|| Arc::clone(&fleet.known))
 }

@@ -1,6 +1,6 @@
-//! What is wanted of backends on all balancers: put in etcd as operators ask for it, and put in force here.
+//! States of backends that are wanted on all balancers: put in etcd as operators ask for them, and put in force here.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::pool::Admin;
 pub(super) const ORDERS_MAX: usize = 16;
 /// Limit for the requests of one order.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the author of a state begins with that comes from the fleet.
+/// Begins the author of a state that comes from the fleet.
 const AUTHOR: &str = "fleet: ";
 
 /// Carries orders out until no more can come.
@@ -56,13 +56,14 @@ async fn put(
 /// Asks the control thread for what is wanted and not yet so here, and to end what is wanted no more. Nothing of that is
 /// known before the fleet was read.
 pub(super) fn put_in_force(view: &View, reports: &Reports) {
-    let wanted: BTreeMap<(String, String), Wanted> = {
+    let known = {
         let fleet = view.fleet();
         if !fleet.is_read {
             return;
         }
-        fleet.known.wanted().clone()
+        Arc::clone(&fleet.known)
     };
+    let wanted = known.wanted();
     let mut requests = Vec::new();
     let state = view.state();
     for pool in &state.snapshot.pools {

@@ -30,11 +30,11 @@ pub(super) struct Publisher {
     name: String,
     lease: KeptLease,
     renewed: Option<Instant>,
-    /// What was put under the present lease, by its key.
+    /// The values that were put under the present lease, by their keys.
     put: BTreeMap<String, String>,
     /// The record that was written last, and when.
     written: Option<(Balancer, Instant)>,
-    /// Whether its record was put by this process.
+    /// True once this process has put its record.
     was_ours: bool,
 }
 

@@ -1,5 +1,7 @@
 //! What is known of the fleet, and how publishing and following go. The thread of the fleet writes it; others read it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,12 +27,13 @@ pub(crate) struct FleetState {
     pub(crate) name: Option<String>,
     /// Takes what operators want on all balancers.
     pub(crate) orders: Option<mpsc::Sender<Order>>,
-    pub(crate) known: Known,
-    /// Whether it was ever read.
+    /// Shared, so that it can be read without the lock.
+    pub(crate) known: Arc<Known>,
+    /// True once it was read.
     pub(crate) is_read: bool,
     /// Why what is known is not that of now, and since when.
     pub(crate) lost: Option<(String, Timestamp)>,
-    /// Whether the own keys are there.
+    /// True once the own keys were there.
     pub(crate) is_kept: bool,
     /// Why the own keys are not as they should be, and since when.
     pub(crate) failing: Option<(String, Timestamp)>,
@@ -39,7 +42,7 @@ pub(crate) struct FleetState {
 impl FleetState {
     /// All keys were read.
     pub(super) fn listed(&mut self, known: Known, events: &Events) {
-        self.known = known;
+        self.known = Arc::new(known);
         self.is_read = true;
         if self.lost.take().is_some() {
             log::info!("the other balancers of the fleet can be read again");
