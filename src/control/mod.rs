@@ -16,6 +16,7 @@ mod durations;
 mod events;
 mod fleet;
 mod history;
+mod keeper;
 mod loading;
 pub mod membership;
 mod metrics;

@@ -4,18 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 
 use futures_util::future::{Either, select};
-use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::records::{Records, WITHDRAW_TIMEOUT};
+use super::records::Records;
 use crate::base::retries::{RENEWALS, RETRY_MAX, jittered, retry_pause};
 use crate::base::rng::Rng;
 use crate::config::announce::{Announce, Record};
+use crate::control::keeper::Keeper;
 use crate::messages::announce::Announced;
 use crate::messages::report::{Report, Reports};
 
@@ -26,44 +24,12 @@ pub(super) struct Wanted {
     pub(super) records: Arc<[Record]>,
 }
 
-/// The thread. It ends once this is dropped, behind one last try to withdraw the records.
-pub(super) struct Keeper {
-    wanted: watch::Sender<Option<Wanted>>,
-    ended: Receiver<()>,
+/// Starts the thread, which only a process that announces itself has.
+pub(super) fn start(reports: Reports) -> io::Result<Keeper<Wanted>> {
+    Keeper::start("l4lb-announce", |wanted| keep(wanted, reports))
 }
 
-impl Keeper {
-    /// Only a process that announces itself has the thread.
-    pub(super) fn start(reports: Reports) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (wanted, receiver) = watch::channel(None);
-        let (end, ended) = channel();
-        thread::Builder::new().name("l4lb-announce".into()).spawn(move || {
-            runtime.block_on(keep(receiver, &reports));
-            drop(end);
-        })?;
-        Ok(Self { wanted, ended })
-    }
-
-    /// These records should be there from now on, and no others.
-    pub(super) fn want(&self, wanted: Option<Wanted>) {
-        self.wanted.send_if_modified(|before| {
-            let is_other = *before != wanted;
-            *before = wanted;
-            is_other
-        });
-    }
-
-    /// Returns once the records are withdrawn, after the limit of one try at the latest.
-    pub(super) fn end(self) {
-        let Self { wanted, ended } = self;
-        drop(wanted);
-        // Nothing is sent: it ends when the thread does.
-        let _late = ended.recv_timeout(WITHDRAW_TIMEOUT);
-    }
-}
-
-async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: &Reports) {
+async fn keep(mut wanted: watch::Receiver<Option<Wanted>>, reports: Reports) {
     let mut rng = Rng::new(RandomState::new().hash_one("announce"));
     let (mut held, mut last, mut tries) = (None, Announced::Withdrawn, 0);
     let mut reported = None;

@@ -18,7 +18,7 @@ use crate::messages::announce::Announced;
 use crate::pool::{Listener, Snapshot};
 use crate::sys::timestamp;
 
-use keeper::{Keeper, Wanted};
+use keeper::Wanted;
 use state::Standing;
 
 impl ControlLoop {
@@ -119,7 +119,7 @@ impl ControlLoop {
         if self.announcing.retry.is_some_and(|retry| self.clock.now() < retry) {
             return false;
         }
-        match Keeper::start(self.control.reports.clone()) {
+        match keeper::start(self.control.reports.clone()) {
             Ok(keeper) => {
                 self.announcing.keeper = Some(keeper);
                 self.announcing.retry = None;

@@ -10,14 +10,13 @@ use crate::base::retries::RENEWALS;
 use crate::base::rng::Rng;
 use crate::config::announce::Record;
 use crate::config::cluster::Cluster;
+use crate::control::keeper::WITHDRAW_TIMEOUT;
 use crate::etcd::client::Client;
 use crate::etcd::lease::KeptLease;
 use crate::etcd::request::EtcdError;
 
 /// Limit for the requests that renew or put records, where the lease is short.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
-/// Limit for the request that ends a lease.
-pub(super) const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The records of one process in one cluster.
 pub(super) struct Records {

@@ -7,12 +7,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::thread;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -22,10 +19,10 @@ use super::orders::{ORDERS_MAX, carry_out, put_in_force};
 use super::own::Reader;
 use super::publish::{LOAD_PERIOD, Publisher};
 use super::seen::{FleetState, Order};
-use super::state::{Keeper, WITHDRAW_TIMEOUT};
 use crate::base::retries::{RENEWALS, jittered, retry_pause};
 use crate::base::rng::Rng;
 use crate::config::fleet::Fleet;
+use crate::control::keeper::{Keeper, WITHDRAW_TIMEOUT};
 use crate::control::status::View;
 use crate::fleet::known::Known;
 use crate::messages::report::{Report, Reports};
@@ -36,25 +33,18 @@ const WRITE_PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which only a process of a fleet has.
-pub(super) fn start(view: Arc<View>, reports: Reports) -> io::Result<Keeper> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (settings, receiver) = watch::channel(None);
-    let (end, ended) = channel();
-    let (orders, received) = mpsc::channel(ORDERS_MAX);
-    let news = Arc::new(Notify::new());
-    let noticed = Arc::clone(&news);
-    thread::Builder::new().name("l4lb-fleet".into()).spawn(move || {
-        let here = Here { view: &view, news: &noticed, reports: &reports };
-        runtime.block_on(keep(receiver, &here, &orders, received));
-        drop(end);
-    })?;
-    Ok(Keeper { settings, news, ended })
+pub(super) fn start(view: Arc<View>, reports: Reports, news: Arc<Notify>) -> io::Result<Keeper<Fleet>> {
+    Keeper::start("l4lb-fleet", |settings| async move {
+        let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let here = Here { view: &view, news: &news, reports: &reports };
+        keep(settings, &here, &orders, received).await;
+    })
 }
 
-/// What the thread works with.
+/// Everything that the thread shares with others.
 struct Here<'a> {
     view: &'a View,
-    /// What is published, or wanted, may have changed.
+    /// Notified when something that is published, or wanted, may have changed.
     news: &'a Notify,
     reports: &'a Reports,
 }

@@ -1,8 +1,9 @@
 //! This balancer as one of several: what it publishes in etcd for the others, and what it reads of them.
 //!
 //! The control thread starts the thread of the fleet, `keeper`, and never waits for etcd. `own` reads what is published from
-//! the state of the control thread, `publish` puts it, `follow` reads what others have put, `orders` does what operators want on all balancers, `alone` finds out whether it is the one that is wrong, `seen` is what is known. Data
-//! threads know nothing of it, and a process without `[fleet]` has none of it.
+//! the state of the control thread, `publish` puts it, `follow` reads what others have put, `orders` does what operators
+//! want on all balancers, `alone` finds out whether it is the one that is wrong, `seen` is what is known. Data threads know
+//! nothing of it, and a process without `[fleet]` has none of it.
 
 mod alone;
 mod follow;
@@ -32,7 +33,8 @@ impl ControlLoop {
             if self.fleet.retry.is_some_and(|retry| now < retry) {
                 return;
             }
-            match keeper::start(Arc::clone(&self.control.view), self.control.reports.clone()) {
+            let (view, news) = (Arc::clone(&self.control.view), Arc::clone(&self.fleet.news));
+            match keeper::start(view, self.control.reports.clone(), news) {
                 Ok(keeper) => self.fleet.keeper = Some(keeper),
                 Err(error) => {
                     self.fleet.retry = Some(now + RETRY_INTERVAL);
@@ -71,10 +73,10 @@ impl ControlLoop {
         self.fleet_news();
     }
 
-    /// What is published may have changed.
+    /// Has the thread look again, as something that is published may have changed.
     pub(super) fn fleet_news(&self) {
-        if let Some(keeper) = &self.fleet.keeper {
-            keeper.notice();
+        if self.fleet.keeper.is_some() {
+            self.fleet.news.notify_one();
         }
     }
 
