@@ -5,20 +5,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use l4lb::config::{self, Overrides, system_resolver};
 use l4lb::server::{self, Running};
 use l4lb::session::CloseReason::{self, ClientGone, Done, HelloBad, NoSni, PrereadTimeout, TlsRefused};
 use l4lb::session::Side;
 use l4lb::stats::Totals;
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::Socket;
 
 use crate::harness::lab::{IPV4, audit};
 use crate::harness::peer::{Ending, Peer, patient_backend, retry, try_patient_client};
+use crate::harness::tls_client::hello;
 
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xD2\x16\x2F";
 const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xD2\x16\x30";
@@ -88,21 +85,6 @@ impl Site {
         assert_eq!(closed, expected);
         totals
     }
-}
-
-/// The first bytes of TLS of a client that names this server.
-fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("both versions")
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).expect("a vector takes it");
-    hello
 }
 
 fn address(backend: &Socket) -> SocketAddr {

@@ -16,11 +16,12 @@ use l4lb::session::CloseReason::{ClientGone, Done, HelloBad, NoSni, PrereadTimeo
 use l4lb::stats::RefuseReason;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::harness::backends::{Backends, backends};
 use crate::harness::lab::IPV4;
 use crate::harness::peer::{Ending, Peer, patient_backend, try_patient_client, until};
+use crate::harness::tls_client::{client_config, hello};
 
 const FRONT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Node 0 has what no route is for, node 1 a name, node 2 all below it, node 3 a protocol.
@@ -38,26 +39,6 @@ route = [
 /// Each node in a pool of its own, behind a listener with these keys.
 fn behind(keys: &'static str) -> Backends {
     backends(4).apart().listeners(&[keys])
-}
-
-/// The first bytes of a client of rustls that asks for this server and offers these protocols.
-fn hello(name: &str, protocols: &[&str]) -> Vec<u8> {
-    let mut config = client_config(RootCertStore::empty());
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    // A name that is an address is not sent.
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).expect("a vector takes it");
-    hello
-}
-
-fn client_config(roots: RootCertStore) -> ClientConfig {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("both versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 /// The node greets and sends back what it reads: exactly what the client has sent.

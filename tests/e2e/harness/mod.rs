@@ -9,3 +9,4 @@ pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod program;
 pub(crate) mod relay;
+pub(crate) mod tls_client;
