@@ -16,9 +16,7 @@ as_user() {
 start_server() {
     local index=$1 name=${NAMES[$1]} data="$WORK/${NAMES[$1]}.data"
     mkdir -p "$data"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$name" \
-        -addext "subjectAltName=DNS:$name" -keyout "$WORK/$name.key" -out "$WORK/$name.pem" 2>"$WORK/openssl.log"
-    cat "$WORK/$name.pem" >>"$WORK/ca.pem"
+    make_server_certificate "$name"
     [[ $(id -u) != 0 ]] || chown nobody "$data" "$WORK/$name.key" "$WORK/$name.pem"
     chmod 600 "$WORK/$name.key"
     (as_user "$POSTGRES_BIN/initdb" -D "$data" -U tester --auth=trust --no-sync -E UTF8 --locale=C) \

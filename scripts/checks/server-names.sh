@@ -10,9 +10,7 @@ start_servers() {
     local index name
     for index in "${!SERVERS[@]}"; do
         name=${SERVERS[$index]}
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$name" \
-            -addext "subjectAltName=DNS:$name" -keyout "$WORK/$name.key" -out "$WORK/$name.pem" 2>"$WORK/openssl.log"
-        cat "$WORK/$name.pem" >>"$WORK/ca.pem"
+        make_server_certificate "$name"
         start "$name" openssl s_server -accept "127.0.0.1:${PORTS[$index]}" -cert "$WORK/$name.pem" -key "$WORK/$name.key" \
             -alpn h2,http/1.1 -www -quiet
         wait_until 10 "$name listens" accepts_connections "127.0.0.1:${PORTS[$index]}"

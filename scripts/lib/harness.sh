@@ -221,6 +221,13 @@ stop() {
     rm -f "$WORK/$1.in"
 }
 
+# A certificate for server $1 that no authority has signed, and its key: $WORK/$1.pem and .key. All of them are in ca.pem.
+make_server_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=$1" \
+        -addext "subjectAltName=DNS:$1" -keyout "$WORK/$1.key" -out "$WORK/$1.pem" 2>"$WORK/openssl.log"
+    cat "$WORK/$1.pem" >>"$WORK/ca.pem"
+}
+
 # haproxy_defaults MODE TIMEOUT: the defaults of a configuration of HAProxy, whose peers may be silent that long.
 haproxy_defaults() {
     printf 'defaults\n    mode %s\n    timeout connect 5s\n    timeout client %s\n    timeout server %s\n' "$1" "$2" "$2"
